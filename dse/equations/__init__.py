@@ -1,0 +1,1 @@
+"""One published or fitted formula, one function: elementwise, broadcasting, differentiable, total."""

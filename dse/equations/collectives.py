@@ -1,0 +1,116 @@
+"""How long do chips take to exchange data? All-reduce in three regimes, gathers, all-to-all, and two network levels.
+
+``n`` chips of a group, ``size`` bytes each rank holds, links by seconds per byte in one direction. A group of one costs nothing.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dse.equations.smooth import present, smooth_min
+from dse.types import AllReduce, Collective, Number
+
+Q_REGIMES = 16  # exponent of the smooth minimum over regimes: fits lie between 10 and 20
+
+
+def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce, blend: Number) -> Number:
+    r"""All-reduce inside one scale-up domain: the fastest of one-shot, two-shot and ring (or in-switch) algorithms.
+
+    .. math::
+        t = \min\nolimits_q \big( a_1 + a_n(n-1) + (n-1)S/(e_1 B),\ a_2 + a_n(n-1) + r/e_2,\
+        a_3 + a_{n3}(n-1) + r/(e_3(1 + v(n-2))) \big), \quad r = 2\tfrac{n-1}{n}\,S/B
+
+    Args:
+        n: Chips [1]. size: Bytes on each rank [byte]. s_per_byte: One direction of a chip's links [s/byte].
+        constants: Fit constants (``AllReduce``). blend: 1 smooth, 0 hard minimum.
+
+    Returns: Time [s]; 0 for one chip.
+
+    References: dse-operator-fit
+
+    >>> from dse.types import AllReduce
+    >>> c = AllReduce(one_shot_s=0.0, peer_s=0.0, one_shot_efficiency=1.0, two_shot_s=0.0, two_shot_efficiency=1.0, ring_s=0.0,
+    ...               ring_peer_s=0.0, ring_efficiency=1.0, in_switch=0.0)
+    >>> round(float(all_reduce(8.0, 450e6, 1 / 450e9, c, 0.0)) * 1e3, 3)
+    1.75
+    >>> float(all_reduce(1.0, 450e6, 1 / 450e9, c, 0.0))
+    0.0
+    """
+    peers = n - 1.0
+    wire = 2.0 * peers / n * size * s_per_byte
+    one = constants.one_shot_s + constants.peer_s * peers + peers * size * s_per_byte / constants.one_shot_efficiency
+    two = constants.two_shot_s + constants.peer_s * peers + wire / constants.two_shot_efficiency
+    switched = constants.ring_efficiency * (1.0 + constants.in_switch * jnp.maximum(n - 2.0, 0.0))
+    ring = constants.ring_s + constants.ring_peer_s * peers + wire / switched
+    return present(n) * smooth_min(Q_REGIMES, blend, one, two, ring)
+
+
+def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective) -> Number:
+    r"""All-gather, reduce-scatter or all-to-all of a full buffer of ``size`` bytes: :math:`a + a_n(n-1) + \frac{n-1}{n} S/(eB)`.
+
+    References: dse-operator-fit
+
+    >>> from dse.types import Collective
+    >>> round(float(exchange(8.0, 450e6, 1 / 450e9, Collective(base_s=0.0, peer_s=0.0, efficiency=1.0))) * 1e3, 3)
+    0.875
+    """
+    peers = n - 1.0
+    latency = constants.base_s + constants.peer_s * peers
+    return present(n) * (latency + peers / n * size * s_per_byte / constants.efficiency)
+
+
+def send(size: Number, s_per_byte: Number, constants: Collective) -> Number:
+    """Point to point: latency plus bytes over one link [s].
+
+    References: dse-operator-fit
+
+    >>> from dse.types import Collective
+    >>> round(float(send(450e6, 1 / 450e9, Collective(base_s=1e-5, peer_s=0.0, efficiency=1.0))) * 1e3, 3)
+    1.01
+    """
+    return constants.base_s + size * s_per_byte / constants.efficiency
+
+
+def split_levels(n: Number, domain: Number) -> tuple[Number, Number]:
+    """Chips of a group inside one scale-up domain, and the number of such domains.
+
+    >>> [float(x) for x in split_levels(16.0, 8.0)]
+    [8.0, 2.0]
+    """
+    inside = jnp.minimum(n, jnp.maximum(domain, 1.0))
+    return inside, n / inside
+
+
+def hierarchical_all_reduce(
+    n: Number, size: Number, domain: Number, up_s_per_byte: Number, out_s_per_byte: Number, inner: AllReduce, outer: Collective, blend: Number
+) -> Number:
+    """All-reduce over scale-up domains: reduce inside, ring across the scale-out network on 1/n of the data, spread inside [s].
+
+    References: scaling-book
+
+    >>> from dse.types import AllReduce, Collective
+    >>> c = AllReduce(one_shot_s=0.0, peer_s=0.0, one_shot_efficiency=1.0, two_shot_s=0.0, two_shot_efficiency=1.0, ring_s=0.0,
+    ...               ring_peer_s=0.0, ring_efficiency=1.0, in_switch=0.0)
+    >>> o = Collective(base_s=0.0, peer_s=0.0, efficiency=1.0)
+    >>> round(float(hierarchical_all_reduce(16.0, 450e6, 8.0, 1 / 450e9, 1 / 50e9, c, o, 0.0)) * 1e3, 3)
+    2.875
+    """
+    inside, domains = split_levels(n, domain)
+    across = 2.0 * exchange(domains, size / inside, out_s_per_byte, outer)
+    return all_reduce(inside, size, up_s_per_byte, inner, blend) + across
+
+
+def hierarchical_exchange(
+    n: Number, size: Number, domain: Number, up_s_per_byte: Number, out_s_per_byte: Number, inner: Collective, outer: Collective
+) -> Number:
+    """All-gather, reduce-scatter or all-to-all over scale-up domains; the part that leaves a domain runs on the scale-out links [s].
+
+    References: scaling-book
+
+    >>> from dse.types import Collective
+    >>> o = Collective(base_s=0.0, peer_s=0.0, efficiency=1.0)
+    >>> round(float(hierarchical_exchange(16.0, 450e6, 8.0, 1 / 450e9, 1 / 50e9, o, o)) * 1e3, 3)
+    5.375
+    """
+    inside, domains = split_levels(n, domain)
+    return exchange(inside, size, up_s_per_byte, inner) + exchange(domains, size, out_s_per_byte, outer)

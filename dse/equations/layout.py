@@ -1,0 +1,159 @@
+"""How is a model cut over chips? Local widths, microbatches, placement over the stores of a chip, and memory.
+
+Degrees are real numbers inside; the enumerator of layouts and the command line use whole ones.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dse.equations.smooth import TINY
+from dse.types import LLM, Attention, Chip, Format, Layout, LayerGroup, Number, Store, System, pytree
+
+
+@pytree()
+class Placement:
+    """Where weights and cache of one chip lie, as average seconds and joules per byte, and the bytes that found no place."""
+
+    weight_s_per_byte: Number
+    weight_j_per_byte: Number
+    kv_s_per_byte: Number
+    kv_j_per_byte: Number
+
+
+def stage_chips(layout: Layout) -> Number:
+    """Chips of one pipeline stage, tp x cp x dp [1]."""
+    return layout.tp * layout.cp * layout.dp
+
+
+def instance_chips(layout: Layout) -> Number:
+    """Chips of the instance, tp x pp x cp x dp [1].
+
+    >>> instance_chips(Layout(tp=8.0, pp=2.0))
+    16.0
+    """
+    return stage_chips(layout) * layout.pp
+
+
+def layers(model: LLM) -> Number:
+    """Layers of the model: the larger of mixers and feed-forwards in each group, summed [1]."""
+    return sum(jnp.maximum(g.mixers, g.ffns) for g in model.groups)
+
+
+def microbatch(sequences: Number, depth: Number) -> Number:
+    """Sequences that pass a stage together when ``sequences`` are spread over a pipeline of ``depth`` stages, at least one.
+
+    >>> float(microbatch(64.0, 4.0)), float(microbatch(2.0, 4.0))
+    (16.0, 1.0)
+    """
+    return jnp.maximum(sequences / depth, 1.0)
+
+
+def stage_imbalance(model_layers: Number, pp: Number) -> Number:
+    """Load of the fullest pipeline stage over the mean, ``ceil(L/p) p / L`` [1].
+
+    >>> float(stage_imbalance(80.0, 4.0)), float(stage_imbalance(61.0, 2.0)) == 62 / 61
+    (1.0, True)
+    """
+    return jnp.ceil(model_layers / pp - 1e-6) * pp / model_layers
+
+
+def kv_shards(attention: Attention, layout: Layout) -> Number:
+    """Parts into which tensor parallelism cuts the cache: no more than there are KV heads [1]."""
+    return jnp.minimum(layout.tp, attention.kv_heads)
+
+
+def context_seen(attention: Attention, context: Number) -> Number:
+    """Tokens that a new token attends to: window, chunk and sparse choice taken into account [token].
+
+    >>> from types import SimpleNamespace as N
+    >>> float(context_seen(N(window=128.0, window_mean=1.0, index_topk=1e9), 4096.0))
+    128.0
+    """
+    return jnp.minimum(jnp.minimum(context, attention.window * attention.window_mean), attention.index_topk)
+
+
+def cached_values(group: LayerGroup, context: Number, layout: Layout) -> Number:
+    """Values cached on one chip for one sequence of ``context`` tokens in one layer of the group [1]."""
+    a = group.attention
+    held = jnp.minimum(context, a.window) * a.kv_values / kv_shards(a, layout) + context * a.index_values
+    return held / layout.cp
+
+
+def cache_byte(model: LLM, context: Number, layout: Layout, fmt: Format) -> Number:
+    """Cache and recurrent state of one sequence on one chip, all layers of its stage [byte]."""
+    total = sum(g.mixers * (cached_values(g, context, layout) * fmt.kv_byte + g.attention.state_byte / layout.tp) for g in model.groups)
+    return total / layout.pp
+
+
+def weight_byte(model: LLM, layout: Layout, fmt: Format) -> Number:
+    """Weights on the fullest chip: its share of the layers, and embedding and head of the first and last stage [byte]."""
+    stage = stage_chips(layout)
+    total = 0.0
+    for g in model.groups:
+        whole = model.d_model * g.attention.in_columns * (1.0 - g.attention.in_sharded)  # every rank holds these
+        mixer = whole + (g.attention.params - whole) / layout.tp
+        total = total + g.mixers * mixer + g.ffns * (g.ffn.params + g.ffn.expert_params) / stage
+    imbalance = stage_imbalance(layers(model), layout.pp)
+    ends = jnp.maximum(model.embedding_params / layout.pp, model.embedding_params - model.head_params) / layout.tp
+    return total / layout.pp * imbalance * fmt.weight_byte + ends * fmt.head_byte
+
+
+def place(chip: Chip, weights: Number, kv: Number) -> Placement:
+    """Fill the stores of one chip, fastest first: weights into the weight store, then SRAM, then memory; then the cache into what is left.
+
+    Layers are read one after another, so seconds per byte average over the bytes. What does not fit anywhere is charged to the last store
+    (the memory limit says so).
+
+    Args:
+        chip: Stores of the chip. weights, kv: Bytes to place on it [byte].
+
+    Returns: Average seconds and joules per byte of weights and of cache.
+    """
+    in_store = jnp.minimum(weights, chip.weight_store.capacity_byte)
+    w_sram = jnp.minimum(weights - in_store, chip.sram.capacity_byte)
+    w_mem = weights - in_store - w_sram
+    kv_sram = jnp.minimum(kv, chip.sram.capacity_byte - w_sram)
+    kv_mem = kv - kv_sram
+    stores = (chip.weight_store, chip.sram, chip.memory)
+
+    def mean(unit: str, parts: tuple[Number, ...], within: tuple[Store, ...]) -> Number:
+        return sum(x * getattr(s, unit) for x, s in zip(parts, within, strict=True)) / jnp.maximum(sum(parts), TINY)
+
+    w, k = (in_store, w_sram, w_mem), (kv_sram, kv_mem)
+    return Placement(
+        weight_s_per_byte=mean("s_per_byte", w, stores),
+        weight_j_per_byte=mean("j_per_byte", w, stores),
+        kv_s_per_byte=mean("s_per_byte", k, stores[1:]),
+        kv_j_per_byte=mean("j_per_byte", k, stores[1:]),
+    )
+
+
+def capacity_byte(chip: Chip, system: System) -> tuple[Number, Number]:
+    """Bytes that a chip can hold besides pure weight stores, and what is kept in reserve of them [byte]."""
+    general = chip.sram.capacity_byte + chip.memory.capacity_byte
+    return general, general * system.reserve_share
+
+
+def activation_byte(model: LLM, layout: Layout, system: System, tokens: Number, fmt: Format) -> Number:
+    """Activations of one prefill chunk on one chip [byte]."""
+    return jnp.minimum(tokens, system.chunk_token) / layout.cp * model.d_model * system.activation_copies * fmt.activation_byte
+
+
+def shape_slack(model: LLM, layout: Layout) -> Number:
+    """Room left by the rules of what divides what: tp within the heads, ep within stage and experts, pp within the layers [1]."""
+    absent = 1e9  # no limit from a mixer that is not there
+    heads = largest_of(g.attention.heads + absent * (1.0 - jnp.clip(g.attention.out_rows, 0.0, 1.0)) for g in model.groups)
+    experts = largest_of(g.ffn.experts for g in model.groups)
+    return jnp.minimum(
+        jnp.minimum(heads / layout.tp - 1.0, layers(model) / layout.pp - 1.0),
+        jnp.minimum(stage_chips(layout) / layout.ep - 1.0, jnp.maximum(experts, 1.0) / layout.ep - 1.0),
+    )
+
+
+def largest_of(values) -> Number:
+    """Largest of several numbers that broadcast."""
+    result = 0.0
+    for value in values:
+        result = jnp.maximum(result, value)
+    return result

@@ -1,0 +1,281 @@
+"""How long does one operator take on one chip? Smooth rooflines of GEMM, attention, experts and element-wise kernels.
+
+Every operator returns a ``Time``: a floor plus a p-norm of its compute, memory and serial terms, and how the total divides.
+The exponent p belongs to the form of each equation (the same for all chips); all constants are catalogue entries.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dse.equations.smooth import TINY, filled_share, shares, smooth_max
+from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytree
+
+# Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
+P_GEMM = 2
+P_DECODE = 2
+P_PREFILL = 1
+P_MOE = 2
+
+
+@pytree()
+class Time:
+    """Seconds of an operator or a step, and the parts that sum to ``total``."""
+
+    total: Number
+    compute: Number
+    weights: Number
+    kv: Number
+    collectives: Number
+    overhead: Number
+
+
+def add(*times: Time) -> Time:
+    """Sum of times that follow each other."""
+    return Time(**{name: sum(getattr(t, name) for t in times) for name in Time.__dataclass_fields__})
+
+
+def scale(factor: Number, time: Time) -> Time:
+    """A time repeated ``factor`` times."""
+    return Time(**{name: factor * getattr(time, name) for name in Time.__dataclass_fields__})
+
+
+def _time(p: int, blend: Number, floor: Number, compute: Number, weights: Number, kv: Number, serial: Number) -> Time:
+    """Floor plus p-norm of four terms, divided by the shares of the norm."""
+    norm = smooth_max(p, blend, compute, weights, kv, serial)
+    c, w, k, s = shares(p, compute, weights, kv, serial)
+    zero = jnp.zeros_like(norm)
+    return Time(total=floor + norm, compute=c * norm, weights=w * norm, kv=k * norm, collectives=zero, overhead=floor + s * norm)
+
+
+def gemm(
+    m: Number,
+    n: Number,
+    k: Number,
+    weight_byte: Number,
+    activation_byte: Number,
+    constants: Gemm,
+    peak_flop_per_s: Number,
+    s_per_byte: Number,
+    blend: Number,
+) -> Time:
+    r"""Matrix multiplication of activations [M, K] with weights [K, N].
+
+    .. math:: t = t_0 + \left\| \frac{2MNK}{e_f P},\ \frac{b_w NK + b_a(MK + MN)}{e_b B} + \frac{2 q M K}{B},\ t_k K \right\|_2
+
+    Args:
+        m, n, k: Rows (tokens), columns and inner length [1].
+        weight_byte: Bytes per weight, scales included [byte].
+        activation_byte: Bytes per activation read and written [byte].
+        constants: Fit constants of the kernel class (``Gemm``).
+        peak_flop_per_s: Dense datasheet peak of the arithmetic format [FLOP/s].
+        s_per_byte: Seconds per byte of the store that holds the weights [s/byte].
+        blend: 1 smooth, 0 hard maximum.
+
+    Returns: Time [s].
+
+    References: dse-operator-fit
+
+    >>> from dse.types import Gemm
+    >>> ideal = Gemm(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, serial_s_per_k=0.0, quantise_pass=0.0)
+    >>> t = gemm(32.0, 24576.0, 4096.0, 2.0, 2.0, ideal, 312e12, 1 / 1.555e12, 0.0)
+    >>> round(float(t.total) * 1e6, 1)
+    130.7
+    """
+    compute = 2.0 * m * n * k / (constants.compute_efficiency * peak_flop_per_s)
+    traffic = weight_byte * n * k + activation_byte * (m * k + m * n)
+    memory = (traffic / constants.memory_efficiency + constants.quantise_pass * 2.0 * m * k) * s_per_byte
+    zero = jnp.zeros_like(compute)
+    return _time(P_GEMM, blend, constants.floor_s, compute, memory, zero, constants.serial_s_per_k * k)
+
+
+def attention_decode(
+    batch: Number,
+    context: Number,
+    flop: Number,
+    kv_byte: Number,
+    query_byte: Number,
+    kv_heads: Number,
+    constants: AttentionDecode,
+    peak_flop_per_s: Number,
+    s_per_byte: Number,
+    query_s_per_byte: Number,
+    blend: Number,
+) -> Time:
+    r"""Attention of new tokens to a cache, on one chip.
+
+    .. math:: t = t_0 + \left\| \frac{F}{e_f P},\ \frac{V}{e_b B} + t_c b h,\ t_l \sqrt{L/1024} \right\|_2 + \frac{Q}{e_q B}
+
+    Args:
+        batch: Sequences [1].
+        context: Tokens attended to by each [token].
+        flop: Work of all sequences together [FLOP].
+        kv_byte: Cache read, all sequences [byte].
+        query_byte: Queries in and outputs out [byte].
+        kv_heads: KV heads on this chip [1].
+        constants: Fit constants (``AttentionDecode``).
+        peak_flop_per_s: Peak of the attention arithmetic [FLOP/s].
+        s_per_byte: Of the store that holds the cache [s/byte].
+        query_s_per_byte: Of the store that holds activations [s/byte].
+        blend: 1 smooth, 0 hard maximum.
+
+    Returns: Time [s].
+
+    References: dse-operator-fit
+
+    >>> from dse.types import AttentionDecode
+    >>> c = AttentionDecode(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, query_efficiency=1.0, head_s=0.0, latency_s=0.0)
+    >>> t = attention_decode(64.0, 1024.0, 0.0, 64 * 1024 * 4096.0, 0.0, 8.0, c, 1e15, 1 / 3.35e12, 1 / 3.35e12, 1.0)
+    >>> round(float(t.total) * 1e6, 2)
+    80.13
+    """
+    compute = flop / (constants.compute_efficiency * peak_flop_per_s)
+    cache = kv_byte / constants.memory_efficiency * s_per_byte + constants.head_s * batch * kv_heads
+    latency = constants.latency_s * jnp.sqrt(jnp.maximum(context, TINY) / 1024.0)
+    queries = query_byte / constants.query_efficiency * query_s_per_byte
+    core = _time(P_DECODE, blend, constants.floor_s, compute, jnp.zeros_like(cache), cache, latency)
+    zero = jnp.zeros_like(queries)
+    return add(core, Time(total=queries, compute=zero, weights=zero, kv=queries, collectives=zero, overhead=zero))
+
+
+def attention_prefill(
+    prompt: Number,
+    flop: Number,
+    exponentials: Number,
+    moved_byte: Number,
+    constants: AttentionPrefill,
+    peak_flop_per_s: Number,
+    exp_per_s: Number,
+    s_per_byte: Number,
+    blend: Number,
+) -> Time:
+    r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
+
+    .. math:: t = t_0 + \left\| \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right) + \frac{M}{e_b B} + t_s S \right\|_1
+
+    Args:
+        prompt: Tokens of one prompt, S [token].
+        flop: Work of all prompts together [FLOP].
+        exponentials: Scores that pass through the exponential [1].
+        moved_byte: Queries, keys, values, outputs [byte].
+        constants: Fit constants (``AttentionPrefill``).
+        peak_flop_per_s: Peak of the attention arithmetic [FLOP/s].
+        exp_per_s: Exponentials a second of the whole chip [1/s].
+        s_per_byte: Of the store that holds activations [s/byte].
+        blend: 1 smooth, 0 hard maximum.
+
+    Returns: Time [s].
+
+    References: dse-operator-fit
+
+    >>> from dse.types import AttentionPrefill
+    >>> c = AttentionPrefill(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, exp_efficiency=1.0, ramp_token=0.0,
+    ...                      serial_s_per_token=0.0)
+    >>> round(float(attention_prefill(4096.0, 1e12, 0.0, 0.0, c, 1e15, 1e13, 0.0, 1.0).total), 6)
+    0.001
+    """
+    ramp = 1.0 + constants.ramp_token / jnp.maximum(prompt, 1.0)
+    softmax = exponentials / (constants.exp_efficiency * exp_per_s)
+    compute = (flop / (constants.compute_efficiency * peak_flop_per_s) + softmax) * ramp
+    memory = moved_byte / constants.memory_efficiency * s_per_byte
+    return _time(P_PREFILL, blend, constants.floor_s, compute, jnp.zeros_like(memory), memory, constants.serial_s_per_token * prompt)
+
+
+def experts_hit(experts: Number, per_token: Number, tokens: Number) -> Number:
+    r"""Expected number of distinct experts that ``tokens`` tokens use: :math:`E (1 - (1 - k/E)^T)`.
+
+    References: erdil2025
+
+    >>> round(float(experts_hit(256.0, 8.0, 1.0)), 3), round(float(experts_hit(256.0, 8.0, 64.0)), 1)
+    (8.0, 222.4)
+    """
+    count = jnp.maximum(experts, 1.0)
+    return experts * filled_share(tokens, per_token / count)
+
+
+def experts_ffn(
+    tokens: Number,
+    hidden: Number,
+    width: Number,
+    matrices: Number,
+    experts: Number,
+    per_token: Number,
+    expert_parallel: Number,
+    uneven: Number,
+    weight_byte: Number,
+    constants: Moe,
+    peak_flop_per_s: Number,
+    s_per_byte: Number,
+    blend: Number,
+) -> Time:
+    r"""Fused mixture-of-experts feed-forward of one rank, without communication.
+
+    With R = T k / ep rows on the rank, H = hit experts / ep and m = R / H tokens an expert:
+
+    .. math:: t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_2 + \frac{R(4d + 6I) + 4Td}{e_a B}
+
+    where i = 1 + u i_0 (1 - 1/ep) m / (m + m_i) is the load of the busiest rank under uneven routing.
+
+    Args:
+        tokens: Tokens of the whole expert-parallel group, T [token].
+        hidden, width: Model width d and the width of one expert on this rank, I [1].
+        matrices: Matrices of an expert, a (3 with a gate) [1].
+        experts, per_token: Routed experts E and experts chosen for a token, k [1].
+        expert_parallel: Ranks over which whole experts are spread, ep [1].
+        uneven: u: 1 power-law routing, 0 balanced [1].
+        weight_byte: Bytes per weight [byte].
+        constants: Fit constants (``Moe``).
+        peak_flop_per_s: Dense peak of the arithmetic format [FLOP/s].
+        s_per_byte: Of the store that holds the weights [s/byte].
+        blend: 1 smooth, 0 hard maximum.
+
+    Returns: Time [s].
+
+    References: dse-operator-fit
+
+    >>> from dse.types import Moe
+    >>> c = Moe(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, activation_efficiency=1.0, tile_token=0.0, imbalance=0.0,
+    ...         imbalance_token=1.0)
+    >>> t = experts_ffn(1.0, 7168.0, 2048.0, 3.0, 256.0, 8.0, 1.0, 0.0, 1.0, c, 2e15, 1 / 3.35e12, 0.0)
+    >>> round(float(t.total) * 1e6, 1)
+    105.3
+    """
+    hit = jnp.maximum(experts_hit(experts, per_token, tokens) / expert_parallel, TINY)
+    rows = tokens * per_token / expert_parallel
+    each = rows / hit
+    busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel) * each / (each + constants.imbalance_token)
+    padded = rows + hit * constants.tile_token
+    compute = 2.0 * matrices * padded * hidden * width * busiest / (constants.compute_efficiency * peak_flop_per_s)
+    weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte
+    moved = (rows * (4.0 * hidden + 6.0 * width) + 4.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
+    zero = jnp.zeros_like(compute)
+    core = _time(P_MOE, blend, constants.floor_s, compute, weights, zero, zero)
+    none = jnp.zeros_like(moved)
+    return add(core, Time(total=moved, compute=none, weights=moved, kv=none, collectives=none, overhead=none))
+
+
+def elementwise(kernels: Number, moved_byte: Number, kernel_s: Number, efficiency: Number, s_per_byte: Number) -> Time:
+    r"""A number of element-wise kernels: a floor each, and their traffic.
+
+    .. math:: t = n t_n + M / (e B)
+
+    References: dse-operator-fit
+
+    >>> round(float(elementwise(4.0, 3.35e6, 2e-6, 1.0, 1 / 3.35e12).total) * 1e6, 3)
+    9.0
+    """
+    memory = moved_byte / efficiency * s_per_byte
+    floor = kernels * kernel_s
+    zero = jnp.zeros_like(memory)
+    return Time(total=floor + memory, compute=zero, weights=memory, kv=zero, collectives=zero, overhead=floor + zero)
+
+
+def machine_balance(peak_flop_per_s: Number, s_per_byte: Number) -> Number:
+    """FLOP that a chip can do while it fetches one byte (ridge point) [FLOP/byte].
+
+    References: williams2009
+
+    >>> round(float(machine_balance(3e15, 1 / 3e12)))
+    1000
+    """
+    return peak_flop_per_s * s_per_byte

@@ -1,0 +1,75 @@
+"""What do users see? Time per output token and to the first token of a closed loop, and how full an instance is.
+
+The serving modes differ in which of two passes they combine: a decoding step of everybody, and the prefill of a newcomer.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dse.equations.smooth import TINY
+from dse.types import Number
+
+
+def interference_s(batch: Number, output_tokens: Number, prefill_s: Number, factor: Number) -> Number:
+    r"""Prefill work of other requests that falls into one decoding step: :math:`\iota\,(B/n_{out})\,t_{prefill}`.
+
+    Bookkeeping, not a correction: every finished request brings one prefill, and B / n_out requests finish in a step.
+
+    Args:
+        batch: Requests in the instance (of one attention rank) [1]. output_tokens: Of a request [token].
+        prefill_s: Time that one prefill takes from the stage [s]. factor: Fitted, near 1 [1].
+
+    References: dse-operator-fit
+
+    >>> round(interference_s(64.0, 1024.0, 0.1, 1.0), 5)
+    0.00625
+    """
+    return factor * batch / output_tokens * prefill_s
+
+
+def first_token_s(host_s: Number, tpot_s: Number, prefill_s: Number, load: Number, queue: Number, batch: Number) -> Number:
+    r"""Mean time to first token in a closed loop.
+
+    .. math:: h + 2\,TPOT + P\,\left(1 + \frac{\rho}{1 - \rho}\right) + \xi\,\frac{B - 1}{2}\,P,
+        \quad \rho = \min\left(\tfrac{B}{n_{out}} P / TPOT,\ 0.9\right)
+
+    Args:
+        host_s: Fixed part [s]. tpot_s: Time per output token [s]. prefill_s: One prefill [s].
+        load: Share of the time spent in prefill, rho before the bound [1]. queue: xi [1]. batch: B of the rank [1].
+
+    References: dse-operator-fit
+
+    >>> round(float(first_token_s(0.014, 0.02, 0.1, 0.3, 0.02, 64.0)), 4)
+    0.2599
+    """
+    rho = jnp.minimum(load, BUSIEST)
+    return host_s + 2.0 * tpot_s + prefill_s / (1.0 - rho) + queue * (batch - 1.0) / 2.0 * prefill_s
+
+
+BUSIEST = 0.9  # load beyond which the queueing term is held: above it a closed loop throttles itself
+
+
+def prefill_load(batch: Number, output_tokens: Number, prefill_s: Number, tpot_s: Number) -> Number:
+    """Share of the time that an instance spends in prefill [1]."""
+    return batch / output_tokens * prefill_s / jnp.maximum(tpot_s, TINY)
+
+
+def requests_per_s(batch: Number, ttft_s: Number, tpot_s: Number, output_tokens: Number) -> Number:
+    """Requests finished in a second by a closed loop of ``batch`` requests (Little's law) [1/s].
+
+    >>> round(float(requests_per_s(64.0, 0.5, 0.02, 1024.0)), 3)
+    3.053
+    """
+    return batch / (ttft_s + jnp.maximum(output_tokens - 1.0, 0.0) * tpot_s)
+
+
+def queue_s(service_s: Number, load: Number) -> Number:
+    r"""Mean wait before a server of fixed service time with random arrivals (M/D/1): :math:`S \rho / (2 (1 - \rho))` [s].
+
+    References: kleinrock1975
+
+    >>> queue_s(0.1, 0.5)
+    0.05
+    """
+    return service_s * load / (2.0 * (1.0 - load))

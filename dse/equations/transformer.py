@@ -1,0 +1,270 @@
+"""How long does a model's forward pass take on a stage of chips? One text for prefill and decode, for every family and model.
+
+``forward`` walks the groups of identical layers: projections, attention, output, feed-forward or experts, reductions, small kernels,
+and the output head. The phase is told apart by numbers alone: tokens of a sequence in this pass, and the context already cached.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dse.equations import collectives, roofline
+from dse.equations.layout import Placement, cached_values, context_seen, kv_shards, stage_chips
+from dse.equations.roofline import Time, add, scale
+from dse.equations.smooth import TINY, present
+from dse.types import (
+    LLM,
+    AttentionDecode,
+    AttentionPrefill,
+    Chip,
+    Format,
+    Gemm,
+    Layout,
+    LayerGroup,
+    Moe,
+    Number,
+    Workload,
+    pytree,
+)
+
+
+@pytree()
+class Machine:
+    """One chip as seen by one format and placement: every choice among formats and stores is made."""
+
+    chip: Chip
+    fmt: Format
+    placement: Placement
+    peak_flop_per_s: Number
+    attention_flop_per_s: Number
+    flop_j: Number
+    attention_flop_j: Number
+    gemm: Gemm
+    head: Gemm
+    moe: Moe
+    decode: AttentionDecode
+    prefill: AttentionPrefill
+
+
+@pytree()
+class Pass:
+    """What goes through the layers together, on one attention rank."""
+
+    gemm_tokens: Number  # tokens in a projection
+    sequences: Number  # sequences whose attention a stage computes together
+    query_tokens: Number  # tokens of each sequence (1 decoding; the prompt in prefill)
+    context: Number  # tokens attended to by a decoding token
+    head_tokens: Number  # tokens that need logits
+    causal: Number  # 1: attention over the prompt itself (prefill); 0: to the cache (decode)
+    split_tokens: Number  # parts into which context parallelism cuts the tokens (cp in prefill, 1 in decode)
+
+
+@pytree()
+class Work:
+    """What one pass does on one chip of each stage, summed over the stages, and its time."""
+
+    time: Time
+    flop: Number
+    attention_flop: Number
+    weight_byte: Number
+    moved_byte: Number
+    kv_byte: Number
+    link_byte: Number
+
+
+COUNTS = ("flop", "attention_flop", "weight_byte", "moved_byte", "kv_byte", "link_byte")
+
+
+def _add_work(*works: Work) -> Work:
+    totals = {f: sum(getattr(w, f) for w in works) for f in COUNTS}
+    return Work(time=add(*(w.time for w in works)), **totals)
+
+
+def _repeat(n: Number, work: Work) -> Work:
+    return Work(time=scale(n, work.time), **{f: n * getattr(work, f) for f in COUNTS})
+
+
+def _work(time: Time, **counts: Number) -> Work:
+    """Work of which only the named counts are not zero."""
+    zero = jnp.zeros_like(time.total)
+    return Work(time=time, **{f: counts.get(f, zero) for f in COUNTS})
+
+
+def _communication(time: Number, sent_byte: Number) -> Work:
+    """Work of an exchange alone."""
+    zero = jnp.zeros_like(time)
+    spent = Time(total=time, compute=zero, weights=zero, kv=zero, collectives=time, overhead=zero)
+    return _work(spent, link_byte=sent_byte)
+
+
+def _projection(mc: Machine, m: Number, n: Number, k: Number, constants: Gemm, byte: Number, peak: Number) -> Work:
+    """One GEMM with its work; a GEMM without columns or rows costs nothing, not even its floor."""
+    exists = jnp.clip(n * k, 0.0, 1.0)
+    time = roofline.gemm(m, n, k, byte, mc.fmt.activation_byte, constants, peak, mc.placement.weight_s_per_byte, mc.chip.kernels.blend)
+    moved = mc.fmt.activation_byte * (m * k + m * n)
+    return _repeat(exists, _work(time, flop=2.0 * m * n * k, weight_byte=byte * n * k, moved_byte=moved))
+
+
+def _gemm(mc: Machine, m: Number, n: Number, k: Number) -> Work:
+    return _projection(mc, m, n, k, mc.gemm, mc.fmt.weight_byte, mc.peak_flop_per_s)
+
+
+def _reduce(mc: Machine, n: Number, size: Number) -> Work:
+    chip, k = mc.chip, mc.chip.kernels
+    time = collectives.hierarchical_all_reduce(
+        n, size, chip.scale_up.chips, chip.scale_up.s_per_byte, chip.scale_out.s_per_byte, k.all_reduce, k.scale_out, k.blend
+    )
+    return _communication(time, 2.0 * (n - 1.0) / n * size)
+
+
+def _exchange(mc: Machine, n: Number, size: Number, constants) -> Work:
+    chip = mc.chip
+    time = collectives.hierarchical_exchange(
+        n, size, chip.scale_up.chips, chip.scale_up.s_per_byte, chip.scale_out.s_per_byte, constants, chip.kernels.scale_out
+    )
+    return _communication(time, (n - 1.0) / n * size)
+
+
+def _attention_time(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """Attention to the cache (decode) or over the prompt (prefill), on one chip."""
+    a, chip, blend = group.attention, mc.chip, mc.chip.kernels.blend
+    seen = context_seen(a, p.context)
+    values = jnp.minimum(cached_values(group, p.context, layout), seen * a.kv_values / kv_shards(a, layout) / layout.cp + p.context * a.index_values)
+    state = a.state_byte / layout.tp
+    kv_byte = p.sequences * (values * mc.fmt.kv_byte + 2.0 * state)
+    tokens = p.sequences * p.query_tokens / p.split_tokens
+    flop = p.sequences * ((seen * a.decode_flop + p.context * a.index_flop) / layout.cp + a.state_flop) / layout.tp
+    query_byte = tokens * a.query_values / layout.tp * mc.fmt.activation_byte
+    decode = roofline.attention_decode(
+        p.sequences, seen, flop, kv_byte, query_byte, a.kv_heads / kv_shards(a, layout), mc.decode,
+        mc.attention_flop_per_s, mc.placement.kv_s_per_byte, mc.placement.weight_s_per_byte, blend,
+    )  # fmt: skip
+    window = jnp.minimum(p.query_tokens, a.window)
+    sliding = 2.0 * a.window_mean - 1.0
+    pairs = p.sequences * window * (p.query_tokens * (1.0 + sliding) / 2.0 - sliding * window / 2.0) / layout.cp
+    chosen = jnp.minimum(1.0, a.index_topk / jnp.maximum(p.query_tokens / 2.0, 1.0))
+    prompt_flop = (pairs * (chosen * a.prefill_flop + a.index_flop) + tokens * a.state_flop) / layout.tp
+    moved = tokens * a.prefill_values / layout.tp * mc.fmt.activation_byte
+    prefill = roofline.attention_prefill(
+        p.query_tokens, prompt_flop, pairs * chosen * a.heads * a.scored / layout.tp, moved, mc.prefill,
+        mc.attention_flop_per_s, chip.exp_per_s, mc.placement.weight_s_per_byte, blend,
+    )  # fmt: skip
+    time = add(scale(p.causal, prefill), scale(1.0 - p.causal, decode))
+    written = tokens * a.kv_values / kv_shards(a, layout) * mc.fmt.kv_byte
+    cache = p.causal * written + (1.0 - p.causal) * kv_byte
+    work = p.causal * prompt_flop + (1.0 - p.causal) * flop
+    moved_byte = p.causal * moved + (1.0 - p.causal) * query_byte
+    return _work(time, attention_flop=work, moved_byte=moved_byte, kv_byte=cache)
+
+
+def _mixer(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """Projections, attention, output projection and their reduction."""
+    a, tp = group.attention, layout.tp
+    m = p.gemm_tokens / p.split_tokens
+    columns = a.in_columns / (1.0 + a.in_sharded * (tp - 1.0))
+    work = _gemm(mc, m, columns, model.d_model)
+    work = _add_work(work, _gemm(mc, m, a.up_columns / tp, a.up_rank))
+    work = _add_work(work, _gemm(mc, m, a.latent_columns / tp, a.latent_rank))
+    work = _add_work(work, _attention_time(mc, group, layout, p))
+    work = _add_work(work, _gemm(mc, m, model.d_model, a.out_rows / tp))
+    kernels = mc.chip.kernels
+    partial = m * a.query_values / tp * mc.fmt.activation_byte
+    work = _add_work(work, _exchange(mc, layout.cp, layout.cp * partial, kernels.all_gather))
+    return _add_work(work, _reduce(mc, tp, m * model.d_model * mc.fmt.activation_byte))
+
+
+def _feed_forward(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass, workload: Workload) -> Work:
+    """Dense part, router and experts, with dispatch and combine, gathers of attention ranks and the reduction."""
+    f, kernels, d = group.ffn, mc.chip.kernels, model.d_model
+    stage = stage_chips(layout)
+    m = p.gemm_tokens / p.split_tokens
+    all_tokens = p.gemm_tokens * layout.dp
+    routed = jnp.clip(f.experts, 0.0, 1.0)
+    work = _gemm(mc, all_tokens, (f.matrices - 1.0) * f.width / stage, d)
+    work = _add_work(work, _gemm(mc, all_tokens, d, f.width / stage))
+    work = _add_work(work, _projection(mc, m, f.experts, d, mc.head, mc.fmt.activation_byte, mc.attention_flop_per_s))
+    split = stage / layout.ep
+    time = roofline.experts_ffn(
+        all_tokens, d, f.expert_width / split, f.matrices, f.experts, f.experts_per_token, layout.ep, workload.uneven_routing,
+        mc.fmt.weight_byte, mc.moe, mc.peak_flop_per_s, mc.placement.weight_s_per_byte, kernels.blend,
+    )  # fmt: skip
+    hit = roofline.experts_hit(f.experts, f.experts_per_token, all_tokens)
+    rows = all_tokens * f.experts_per_token
+    expert_work = _work(
+        time,
+        flop=2.0 * f.matrices * rows * d * f.expert_width / stage,
+        weight_byte=f.matrices * hit * d * f.expert_width / stage * mc.fmt.weight_byte,
+        moved_byte=rows * (4.0 * d + 6.0 * f.expert_width) / stage,
+    )
+    work = _add_work(work, _repeat(routed, expert_work))
+    work = _add_work(work, _reduce(mc, layout.tp * layout.cp, m * d * mc.fmt.activation_byte))
+    sent = all_tokens / stage * f.experts_per_token * d
+    spread = routed * present(layout.ep)
+    gather = _exchange(mc, layout.dp, all_tokens * d * mc.fmt.activation_byte, kernels.all_gather)
+    dispatch = _exchange(mc, layout.ep, sent, kernels.dispatch)
+    combine = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine)
+    crossing = _add_work(_repeat(2.0 * (1.0 - spread), gather), _repeat(spread, _add_work(dispatch, combine)))
+    return _add_work(work, _repeat(present(layout.dp), crossing))
+
+
+def _small(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """Norms, activations, rotary, routing: a floor each, their traffic, and the fixed time of a layer where kernels are not resolved."""
+    s, kernels = mc.chip.kernels.system, mc.chip.kernels
+    m = p.gemm_tokens / p.split_tokens
+    count = s.dense_kernels + s.moe_kernels * jnp.clip(group.ffn.experts, 0.0, 1.0) + s.latent_kernels * group.attention.latent
+    moved = count * 2.0 * m * model.d_model * mc.fmt.activation_byte
+    time = roofline.elementwise(count, moved, s.small_kernel_s, kernels.elementwise_efficiency, mc.placement.weight_s_per_byte)
+    layer = s.layer_s + s.layer_token_s * jnp.maximum(m - 1.0, 0.0)
+    zero = jnp.zeros_like(time.total + layer)
+    fixed = Time(total=layer + zero, compute=zero, weights=zero, kv=zero, collectives=zero, overhead=layer + zero)
+    return _work(add(time, fixed), moved_byte=moved + zero)
+
+
+def _hop(mc: Machine, model: LLM, layout: Layout, p: Pass) -> Work:
+    """Sends between pipeline stages; over the scale-out network to the extent that the instance leaves a scale-up domain."""
+    chip, m = mc.chip, p.gemm_tokens / p.split_tokens
+    chips = stage_chips(layout) * layout.pp
+    outside = jnp.maximum(1.0 - chip.scale_up.chips / chips, 0.0)
+    size = m * model.d_model * mc.fmt.activation_byte / layout.tp
+    s_per_byte = outside * chip.scale_out.s_per_byte + (1.0 - outside) * chip.scale_up.s_per_byte
+    time = (layout.pp - 1.0) * collectives.send(size, s_per_byte, chip.kernels.point_to_point)
+    return _communication(time, (layout.pp - 1.0) * size)
+
+
+def forward(mc: Machine, model: LLM, layout: Layout, p: Pass, workload: Workload) -> Work:
+    """Time and work of one pass through all stages.
+
+    Args:
+        mc: The chip in its format and placement. model, layout, workload: As in the deployment.
+        p: What passes together.
+
+    Returns: ``Work``: times [s], FLOP, bytes of one chip of each stage, summed over the stages.
+
+    References: dse-operator-fit, pope2022
+    """
+    head = _projection(mc, p.head_tokens, model.vocab / layout.tp, model.d_model, mc.head, mc.fmt.head_byte, mc.attention_flop_per_s)
+    work = _repeat(jnp.clip(model.head_params, 0.0, 1.0), head)
+    for group in model.groups:
+        present_mixer = jnp.clip(group.attention.out_rows, 0.0, 1.0)
+        work = _add_work(work, _repeat(group.mixers * present_mixer, _mixer(mc, model, group, layout, p)))
+        work = _add_work(work, _repeat(group.ffns, _feed_forward(mc, model, group, layout, p, workload)))
+        work = _add_work(work, _repeat(jnp.maximum(group.mixers, group.ffns), _small(mc, model, group, layout, p)))
+    return _add_work(work, _hop(mc, model, layout, p))
+
+
+def overlapped(time: Time, overlap: Number) -> Time:
+    """Hide a share of the communication behind the rest, or the rest behind communication: ``T - o min(T - C, C)``, parts in proportion.
+
+    >>> t = Time(total=3.0, compute=1.0, weights=0.0, kv=0.0, collectives=2.0, overhead=0.0)
+    >>> float(overlapped(t, 1.0).total), float(overlapped(t, 0.0).total)
+    (2.0, 3.0)
+    """
+    other = time.total - time.collectives
+    total = time.total - overlap * jnp.minimum(other, time.collectives)
+    return scale(total / jnp.maximum(time.total, TINY), time)
+
+
+def flop_per_token(model: LLM, context: Number) -> Number:
+    """FLOP of the model for one decoded token at a context: weights and attention, as the model defines them [FLOP/token]."""
+    attention = sum(g.mixers * (context_seen(g.attention, context) * g.attention.prefill_flop + g.attention.state_flop) for g in model.groups)
+    return 2.0 * model.active_params + attention

@@ -1,0 +1,415 @@
+"""What does one deployment achieve and cost? The only composition of the equations: ``evaluate(Deployment) -> Metrics``.
+
+``performance`` says how fast and at what power (independent of money), ``money`` what an owner pays for it; ``evaluate`` is both, jitted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dse.equations import finance, layout as cut, serving
+from dse.equations.roofline import Time, scale
+from dse.equations.smooth import TINY
+from dse.equations.transformer import Machine, Pass, Work, flop_per_token, forward, overlapped
+from dse.formats import computed_in, default_format, pick
+from dse.types import LLM, Chip, CostParts, Deployment, Format, Layout, MemoryParts, Number, Prices, SlackParts, TimeParts, Workload, pytree
+
+T = TypeVar("T")
+SERVING = ("aggregated", "disaggregated", "decode", "prefill", "static")
+TIME_PARTS = tuple(f.name for f in fields(TimeParts))
+
+
+@pytree()
+class Performance:
+    """Speed, power and memory of one deployment: everything but money."""
+
+    chips: Number
+    decode_chips: Number
+    tpot_s: Number
+    ttft_s: Number
+    output_token_per_s: Number
+    input_token_per_s: Number
+    mean_w: Number  # of one chip, while serving
+    mfu: Number
+    mbu: Number
+    mfu_prefill: Number
+    time: TimeParts
+    prefill_time: Time
+    memory: MemoryParts
+    slack: SlackParts
+    format: Format
+
+
+@pytree()
+class Metrics:
+    """What ``evaluate`` says of a deployment; the fields are the keys of ``dse eval --json`` (SI units, see the glossary)."""
+
+    feasible: Number
+    chips: Number
+    batch: Number
+    layout: Layout
+    format: Format
+    tpot_s: Number
+    ttft_s: Number
+    tpot_p99_s: None
+    ttft_p99_s: None
+    interactivity_token_per_s: Number
+    output_token_per_s_per_chip: Number
+    total_token_per_s_per_chip: Number
+    cost_usd_per_s: CostParts
+    usd_per_million_output_token: Number
+    usd_per_million_token: Number
+    usd_per_chip_hour: Number
+    j_per_output_token: Number
+    facility_power_w: Number
+    mfu: Number
+    mbu: Number
+    mfu_prefill: Number
+    bound: Number  # index into TIME_PARTS
+    bound_prefill: Number
+    time_s: TimeParts
+    memory_byte_per_chip: MemoryParts
+    slack: SlackParts
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of ``dse eval``: plain numbers, names instead of codes, ``None`` where a key does not apply."""
+        from dse.present import metrics_dict
+
+        return metrics_dict(self)
+
+
+# --- the chip in one format --------------------------------------------------------------------------------------------
+
+
+def machine(chip: Chip, model: LLM, layout: Layout, kv_byte: Number) -> Machine:
+    """The chip as one format and placement see it: kernel constants chosen, floors as an engine pays them."""
+    asked = layout.format if layout.format is not None else default_format(chip, model.native)
+    fmt = computed_in(chip, asked)  # type: ignore[arg-type]
+    k, s = chip.kernels, chip.kernels.system
+    base = k.gemm.bf16
+    gemm = pick(fmt.kernel, k.gemm)
+    engine_floor = s.kernel_floor * (base.floor_s + s.quantise_floor * jnp.maximum(gemm.floor_s - base.floor_s, 0.0))
+    moe = pick(fmt.kernel, k.moe)
+    latent = cut.largest_of(g.attention.latent for g in model.groups)
+
+    def choose(plain, fp8, mla):
+        mixed = jax.tree.map(lambda a, b: (1.0 - fmt.kv_fp8) * a + fmt.kv_fp8 * b, plain, fp8)
+        mixed = jax.tree.map(lambda a, b: (1.0 - latent) * a + latent * b, mixed, mla)
+        return replace(mixed, floor_s=mixed.floor_s * s.kernel_floor)
+
+    weights = cut.weight_byte(model, layout, fmt)
+    return Machine(
+        chip=chip,
+        fmt=fmt,
+        placement=cut.place(chip, weights, kv_byte),
+        peak_flop_per_s=pick(fmt.compute, chip.peak_flop_per_s),
+        attention_flop_per_s=pick(fmt.attention, chip.peak_flop_per_s),
+        flop_j=pick(fmt.compute, chip.flop_j),
+        attention_flop_j=pick(fmt.attention, chip.flop_j),
+        gemm=replace(gemm, floor_s=engine_floor),
+        head=replace(base, floor_s=base.floor_s * s.kernel_floor),
+        moe=replace(moe, floor_s=moe.floor_s * s.moe_floor),
+        decode=choose(k.decode, k.decode_fp8, k.mla_decode),
+        prefill=choose(k.prefill, k.prefill_fp8, k.mla_prefill),
+    )
+
+
+# --- the two passes ------------------------------------------------------------------------------------------------------
+
+
+@pytree()
+class Step:
+    """One pass of everybody through an instance: its time, what it occupies of a stage, and what it draws."""
+
+    time: Time
+    stage_s: Number  # time for which it occupies a stage
+    energy_j: Number  # of the whole instance, without static power
+    moved_s: Number  # time in which weights and cache would move at datasheet bandwidth, of one chip
+    work: Work
+
+
+def _depth(chip: Chip, model: LLM, layout: Layout) -> Number:
+    """Microbatches in flight: pipeline stages, or all layers where each has hardware of its own."""
+    hardwired = chip.kernels.system.layer_pipelined
+    return layout.pp + hardwired * (jnp.maximum(cut.layers(model), layout.pp) - layout.pp)
+
+
+def _energy(mc: Machine, layout: Layout, work: Work, passes: Number, attention_passes: Number) -> Number:
+    weights = work.weight_byte * mc.placement.weight_j_per_byte
+    wires = work.link_byte * mc.chip.scale_up.j_per_byte
+    gemms = passes * (work.flop * mc.flop_j + weights + wires)
+    activations = work.moved_byte * mc.placement.weight_j_per_byte
+    cache = attention_passes * (work.attention_flop * mc.attention_flop_j + work.kv_byte * mc.placement.kv_j_per_byte)
+    return cut.stage_chips(layout) * (gemms + passes * activations + cache)
+
+
+def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number) -> Step:
+    """One decoding step of all requests: every request gets one token."""
+    s = mc.chip.kernels.system
+    rank = layout.batch / layout.dp
+    b, together = cut.microbatch(rank, _depth(mc.chip, model, layout)), cut.microbatch(rank, layout.pp)
+    p = Pass(gemm_tokens=b, sequences=together, query_tokens=1.0, context=context, head_tokens=b, causal=0.0, split_tokens=1.0)
+    work = forward(mc, model, layout, p, workload)
+    imbalance = cut.stage_imbalance(cut.layers(model), layout.pp)
+    host = s.host_s + s.sequence_s * rank
+    walked = overlapped(scale(s.factor * imbalance, work.time), s.overlap)
+    time = replace(walked, total=walked.total + host, overhead=walked.overhead + host)
+    passes, attention_passes = rank / b, rank / together
+    moved = passes * work.weight_byte * mc.placement.weight_s_per_byte + attention_passes * work.kv_byte * mc.placement.kv_s_per_byte
+    energy = _energy(mc, layout, work, passes, attention_passes)
+    return Step(time=time, stage_s=time.total, energy_j=energy, moved_s=moved / layout.pp, work=work)
+
+
+def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, requests: Number) -> Step:
+    """Prefill of ``requests`` prompts together on each attention rank."""
+    s = mc.chip.kernels.system
+    hardwired, prompt = s.layer_pipelined, workload.input_tokens
+    depth = _depth(mc.chip, model, layout)
+    stream = 1.0 + hardwired * (depth - 1.0)
+    tokens = requests * prompt / stream
+    together = requests / (1.0 + hardwired * (layout.pp - 1.0))
+    p = Pass(
+        gemm_tokens=tokens, sequences=together, query_tokens=prompt, context=prompt, head_tokens=requests, causal=1.0, split_tokens=layout.cp
+    )
+    work = forward(mc, model, layout, p, workload)
+    time = overlapped(scale(s.factor, work.time), s.overlap)
+    occupied = time.total * stream / depth * cut.stage_imbalance(cut.layers(model), layout.pp)
+    energy = _energy(mc, layout, work, stream, requests / together)
+    return Step(time=time, stage_s=occupied, energy_j=energy, moved_s=0.0, work=work)
+
+
+# --- performance -----------------------------------------------------------------------------------------------------------
+
+
+def _memory(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: Format, serving_mode: str) -> tuple[MemoryParts, Number]:
+    """Bytes on the fullest chip, and the cache of all its requests."""
+    s = chip.kernels.system
+    held = {"decode": 0.0, "prefill": 0.0, "static": 1.0}.get(serving_mode, s.kv_fill)
+    context = workload.input_tokens + held * workload.output_tokens
+    kv = layout.batch / layout.dp * cut.cache_byte(model, context, layout, fmt)
+    general, reserve = cut.capacity_byte(chip, s)
+    tokens = workload.input_tokens if serving_mode != "decode" else layout.batch / layout.dp
+    parts = MemoryParts(
+        weights=cut.weight_byte(model, layout, fmt),
+        kv=kv,
+        activations=cut.activation_byte(model, layout, s, tokens, fmt),
+        reserve=reserve,
+        capacity=general + chip.weight_store.capacity_byte,
+    )
+    return parts, kv
+
+
+def _slack(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts) -> SlackParts:
+    spilled = jnp.maximum(memory.weights - chip.weight_store.capacity_byte, 0.0)
+    general = memory.capacity - chip.weight_store.capacity_byte
+    used = spilled + memory.kv + memory.activations + memory.reserve
+    return SlackParts(
+        memory=(general - used) / jnp.maximum(memory.capacity, 1.0),
+        divisibility=cut.shape_slack(model, layout),
+        reticle=chip.slack.reticle,
+        beachfront=chip.slack.beachfront,
+        heat=chip.slack.heat,
+        package=chip.slack.package,
+    )
+
+
+def _time_parts(decode: Time, prefill: Number) -> TimeParts:
+    return TimeParts(
+        compute=decode.compute, weights=decode.weights, kv=decode.kv, collectives=decode.collectives, overhead=decode.overhead, prefill=prefill
+    )
+
+
+def performance(
+    chip: Chip, model: LLM, workload: Workload, layout: Layout, prefill_layout: Layout | None = None, mode: str = "aggregated"
+) -> Performance:
+    """Speed, power and memory of a deployment (money apart); broadcasting, differentiable, total.
+
+    Args:
+        chip, model, workload, layout: As in ``Deployment``. prefill_layout: Of a prefill instance when disaggregated.
+        mode: One of ``SERVING``.
+    """
+    asked = layout.format if layout.format is not None else default_format(chip, model.native)
+    memory, kv = _memory(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
+    mc = machine(chip, model, layout, kv)
+    s = chip.kernels.system
+    isl, osl = workload.input_tokens, workload.output_tokens
+    rank = layout.batch / layout.dp
+    context = isl if mode == "decode" else isl + osl / 2.0
+    step = decode_step(mc, model, workload, layout, context)
+    plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
+    prompts = {"static": rank, "prefill": rank, "disaggregated": jnp.maximum(plan.batch / plan.dp, 1.0)}.get(
+        mode, jnp.clip(rank / osl, 1.0, jnp.maximum(s.chunk_token / isl, 1.0))
+    )
+    pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
+    pre = prefill_step(pre_mc, model, workload, plan, prompts)
+    chips = cut.instance_chips(layout)
+    decode_s, zero = step.time.total, jnp.zeros_like(step.time.total + pre.time.total)
+    per_request = pre.stage_s / prompts  # of one rank
+    prefill_share = zero
+
+    if mode == "aggregated":
+        prefill_share = serving.interference_s(rank, osl, per_request, s.interference)
+        tpot = decode_s + prefill_share
+        load = serving.prefill_load(rank, osl, per_request, tpot)
+        ttft = serving.first_token_s(s.first_token_s, tpot, pre.time.total, load, s.queue, rank)
+        requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
+        total_chips, energy = chips, (step.energy_j + rank / osl / prompts * pre.energy_j) / tpot
+    elif mode == "disaggregated":
+        tpot = decode_s + zero
+        requests = layout.batch / (jnp.maximum(osl - 1.0, 1.0) * tpot)
+        supply = plan.dp / per_request * s.prefill_load
+        instances = requests / supply
+        moved = cut.cache_byte(model, isl, plan, mc.fmt) * chip.scale_out.s_per_byte
+        ttft = s.first_token_s + serving.queue_s(pre.stage_s, s.prefill_load) + pre.time.total + moved + tpot
+        total_chips = chips + instances * cut.instance_chips(plan)
+        energy = step.energy_j / tpot + requests / plan.dp / prompts * pre.energy_j
+    elif mode == "static":
+        tpot = decode_s + zero
+        ttft = s.first_token_s + pre.time.total + zero
+        requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
+        total_chips = chips
+        energy = requests / layout.batch * (osl * step.energy_j + pre.energy_j)
+    elif mode == "decode":
+        tpot, ttft = decode_s + zero, zero
+        requests = layout.batch / tpot / osl
+        total_chips, energy = chips, step.energy_j / tpot
+    else:
+        tpot, ttft = zero, pre.time.total + zero
+        requests = layout.batch / pre.stage_s
+        total_chips, energy = chips, pre.energy_j / pre.stage_s
+
+    output = requests * osl * (0.0 if mode == "prefill" else 1.0)
+    peak = mc.peak_flop_per_s * chips
+    prompt_flop = prompts * plan.dp * isl * flop_per_token(model, isl / 2.0)
+    return Performance(
+        chips=total_chips + zero,
+        decode_chips=chips,
+        tpot_s=tpot,
+        ttft_s=ttft,
+        output_token_per_s=output,
+        input_token_per_s=requests * isl * (0.0 if mode == "decode" else 1.0),
+        mean_w=energy / total_chips + chip.static_w,
+        mfu=layout.batch * flop_per_token(model, context) / (decode_s * peak),
+        mbu=step.moved_s / decode_s,
+        mfu_prefill=prompt_flop / (pre.stage_s * pre_mc.peak_flop_per_s * cut.instance_chips(plan)),
+        time=_time_parts(step.time, prefill_share),
+        prefill_time=pre.time,
+        memory=memory,
+        slack=_slack(chip, model, layout, memory),
+        format=mc.fmt,
+    )
+
+
+def money(chip: Chip, prices: Prices, p: Performance) -> CostParts:
+    """USD per second of serving, by part, of one owner."""
+    return finance.cost_parts(chip, prices, p.chips, p.decode_chips, p.mean_w)
+
+
+def total_cost(parts: CostParts) -> Number:
+    """Sum of the cost parts [USD/s]."""
+    return sum(getattr(parts, f.name) for f in fields(CostParts))
+
+
+def worst_slack(slack: SlackParts) -> Number:
+    """The tightest of all limits [1]."""
+    return functools.reduce(jnp.minimum, (getattr(slack, f.name) for f in fields(SlackParts)))
+
+
+SLACK_TOLERANCE = -1e-9  # a limit met exactly stays met after rounding
+
+
+def _evaluate(d: Deployment) -> Metrics:
+    p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving)
+    parts = money(d.chip, d.prices, p)
+    cost = total_cost(parts)
+    times = jnp.stack(jnp.broadcast_arrays(*(getattr(p.time, name) for name in TIME_PARTS)))
+    prefill = jnp.stack(jnp.broadcast_arrays(*(getattr(p.prefill_time, name) for name in TIME_PARTS[:-1])))
+    tokens = p.output_token_per_s + p.input_token_per_s
+    facility = p.chips * finance.provisioned_w(d.chip, d.prices, p.mean_w)
+    per_million = 1e6
+    return Metrics(
+        feasible=(worst_slack(p.slack) >= SLACK_TOLERANCE) & (p.mean_w > 0.0),
+        chips=p.chips,
+        batch=d.layout.batch,
+        layout=d.layout,
+        format=p.format,
+        tpot_s=p.tpot_s,
+        ttft_s=p.ttft_s,
+        tpot_p99_s=None,
+        ttft_p99_s=None,
+        interactivity_token_per_s=1.0 / jnp.maximum(p.tpot_s, TINY),
+        output_token_per_s_per_chip=p.output_token_per_s / p.chips,
+        total_token_per_s_per_chip=tokens / p.chips,
+        cost_usd_per_s=parts,
+        usd_per_million_output_token=cost / jnp.maximum(p.output_token_per_s, TINY) * per_million,
+        usd_per_million_token=cost / jnp.maximum(tokens, TINY) * per_million,
+        usd_per_chip_hour=cost / p.chips * 3600.0,
+        j_per_output_token=facility / jnp.maximum(p.output_token_per_s, TINY),
+        facility_power_w=facility,
+        mfu=p.mfu,
+        mbu=p.mbu,
+        mfu_prefill=p.mfu_prefill,
+        bound=jnp.argmax(times, axis=0),
+        bound_prefill=jnp.argmax(prefill, axis=0),
+        time_s=p.time,
+        memory_byte_per_chip=p.memory,
+        slack=p.slack,
+    )
+
+
+def as_floats(tree: T) -> T:
+    """Counts given as integers become floats (promotion is strict inside)."""
+
+    def convert(x):
+        whole = isinstance(x, (bool, int)) or (hasattr(x, "dtype") and np.issubdtype(x.dtype, np.integer))
+        return x * 1.0 if whole else x
+
+    return jax.tree.map(convert, tree)
+
+
+_jitted = jax.jit(_evaluate)
+
+
+def evaluate(deployment: Deployment) -> Metrics:
+    """Predict one deployment (or a broadcasting grid of them); jitted, and differentiable in every continuous leaf.
+
+    Args:
+        deployment: Leaves are numbers, or arrays that broadcast (chips ``(n, 1)``, layouts ``(1, m)``).
+
+    Returns: ``Metrics`` with leaves of the broadcast shape, SI units.
+
+    References: dse-operator-fit, semianalysis-inferencex-constants
+    """
+    return _jitted(as_floats(deployment))
+
+
+def stack(items: Sequence[T], axis: int = 0) -> T:
+    """Stack pytrees of one structure along an axis: leaves ``(n, 1)`` for axis 0, ``(1, n)`` for axis 1.
+
+    Models with fewer layer groups are padded with groups of count 0.
+    """
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    padded = [_pad_groups(item, items) for item in items]
+    return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]).reshape(shape), *padded)
+
+
+def _pad_groups(item: Any, items: Sequence[Any]) -> Any:
+    if not isinstance(item, LLM):
+        return item
+    most = max(len(m.groups) for m in items)
+    empty = replace(item.groups[0], mixers=0.0, ffns=0.0)
+    return replace(item, groups=item.groups + (empty,) * (most - len(item.groups)))
+
+
+def ideal(chip: Chip) -> Chip:
+    """The same chip at its datasheet: peaks reached, no fixed time, no latency, overlap complete, nothing reserved."""
+    from dse.catalog import load_catalog
+
+    return replace(chip, kernels=load_catalog().constants["ideal"])

@@ -1,0 +1,96 @@
+"""What does a ``Metrics`` look like to a program or a person? Plain dictionaries with names instead of codes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dse import glossary
+from dse.types import Format, PerFormat, SlackParts, TimeParts
+
+if TYPE_CHECKING:
+    from dse.evaluate import Metrics
+
+DEGREES = ("tp", "pp", "cp", "dp", "ep")
+BOUNDS = tuple(f.name for f in fields(TimeParts))
+LIMIT_UNITS = {"memory": "byte", "divisibility": "1", "reticle": "1", "beachfront": "1", "heat": "1", "package": "1"}
+
+
+def format_names(fmt: Format) -> dict[str, str]:
+    """Names of the weight, cache and arithmetic formats of a numeric ``Format`` (scalars)."""
+    hot = {f.name: float(getattr(fmt.kernel, f.name)) for f in fields(fmt.kernel)}
+    kernel = max(hot, key=hot.__getitem__)
+    rules = glossary.load().formats
+    same = [name for name, rule in rules.items() if rule.kernel == kernel and math.isclose(rule.weight_byte, float(fmt.weight_byte))]
+    compute = {f.name: float(getattr(fmt.compute, f.name)) for f in fields(PerFormat)}
+    cache = {1.0: "fp8", 2.0: "bf16", 4.0: "fp32"}
+    kv = float(fmt.kv_byte)
+    return {
+        "weights": same[0] if same else f"{float(fmt.weight_byte) * 8:g}-bit",
+        "kv": cache.get(kv, f"{kv * 8:g}-bit"),
+        "compute": max(compute, key=compute.__getitem__),
+    }
+
+
+def _number(value: Any) -> float | None:
+    x = float(np.asarray(value))
+    return x if math.isfinite(x) else None
+
+
+def _parts(record: Any) -> dict[str, float | None]:
+    return {f.name: _number(getattr(record, f.name)) for f in fields(record)}
+
+
+def violations(m: Metrics) -> list[dict[str, Any]]:
+    """Every limit that is not met: ``{limit, value, allowed, unit, message}`` each."""
+    found = []
+    memory = _parts(m.memory_byte_per_chip)
+    need = sum(v or 0.0 for k, v in memory.items() if k != "capacity")
+    for f in fields(SlackParts):
+        slack = float(np.asarray(getattr(m.slack, f.name)))
+        if slack >= -1e-9:
+            continue
+        if f.name == "memory":
+            have = memory["capacity"] or 0.0
+            text = f"one chip needs {need / 1e9:.4g} GB and holds {have / 1e9:.4g} GB; use more chips, fewer requests or a narrower format"
+            found.append({"limit": "memory", "value": need, "allowed": have, "unit": "byte", "message": text})
+        else:
+            text = f"{f.name} is exceeded by {-slack:.1%} of its limit"
+            if f.name == "divisibility":
+                text = "a degree exceeds what it divides: tp the heads, pp the layers, ep the stage or the experts"
+            found.append({"limit": f.name, "value": 1.0 - slack, "allowed": 1.0, "unit": LIMIT_UNITS[f.name], "message": text})
+    return found
+
+
+def metrics_dict(m: Metrics) -> dict[str, Any]:
+    """The JSON of ``dse eval`` for one deployment (scalar leaves); see the glossary for each key."""
+    decodes = float(m.tpot_s) > 0.0
+    prefills = float(m.ttft_s) > 0.0
+    result: dict[str, Any] = {
+        "feasible": bool(m.feasible),
+        "violations": violations(m),
+        "chips": _number(m.chips),
+        "batch": _number(m.batch),
+        "layout": {d: _number(getattr(m.layout, d)) for d in DEGREES},
+        "format": format_names(m.format),
+    }
+    scalars = (
+        "tpot_s ttft_s tpot_p99_s ttft_p99_s interactivity_token_per_s output_token_per_s_per_chip total_token_per_s_per_chip "
+        "usd_per_million_output_token usd_per_million_token usd_per_chip_hour j_per_output_token facility_power_w mfu mbu mfu_prefill"
+    )
+    for name in scalars.split():
+        value = getattr(m, name)
+        result[name] = None if value is None else _number(value)
+    result["cost_usd_per_s"] = _parts(m.cost_usd_per_s)
+    result["bound"] = BOUNDS[int(m.bound)] if decodes else None
+    result["bound_prefill"] = BOUNDS[int(m.bound_prefill)] if prefills else None
+    result["time_s"] = _parts(m.time_s)
+    result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
+    absent = ("tpot_s interactivity_token_per_s usd_per_million_output_token j_per_output_token mfu mbu time_s" if not decodes else "").split()
+    absent += ("ttft_s mfu_prefill" if not prefills else "").split()
+    for name in absent:
+        result[name] = None
+    return result
