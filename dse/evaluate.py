@@ -14,12 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dse.equations import finance, layout as cut, serving
+from dse.equations import finance, serving
+from dse.equations import layout as cut
 from dse.equations.roofline import Time, scale
 from dse.equations.smooth import TINY
 from dse.equations.transformer import Machine, Pass, Work, flop_per_token, forward, overlapped
 from dse.formats import computed_in, default_format, pick
-from dse.types import LLM, Chip, CostParts, Deployment, Format, Layout, MemoryParts, Number, Prices, SlackParts, TimeParts, Workload, pytree
+from dse.types import (
+    LLM,
+    SLACK_TOLERANCE,
+    Chip,
+    CostParts,
+    Deployment,
+    Format,
+    Layout,
+    MemoryParts,
+    Number,
+    Prices,
+    SlackParts,
+    TimeParts,
+    Workload,
+    pytree,
+)
 
 T = TypeVar("T")
 SERVING = ("aggregated", "disaggregated", "decode", "prefill", "static")
@@ -76,6 +92,7 @@ class Metrics:
     bound_prefill: Number
     time_s: TimeParts
     memory_byte_per_chip: MemoryParts
+    calibrated: Number  # 1 with fitted constants, 0 with ideal ones
     slack: SlackParts
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,7 +193,13 @@ def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, re
     tokens = requests * prompt / stream
     together = requests / (1.0 + hardwired * (layout.pp - 1.0))
     p = Pass(
-        gemm_tokens=tokens, sequences=together, query_tokens=prompt, context=prompt, head_tokens=requests, causal=1.0, split_tokens=layout.cp
+        gemm_tokens=tokens,
+        sequences=together,
+        query_tokens=prompt,
+        context=prompt,
+        head_tokens=requests,
+        causal=1.0,
+        split_tokens=layout.cp,
     )
     work = forward(mc, model, layout, p, workload)
     time = overlapped(scale(s.factor, work.time), s.overlap)
@@ -222,7 +245,12 @@ def _slack(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts) -> Slack
 
 def _time_parts(decode: Time, prefill: Number) -> TimeParts:
     return TimeParts(
-        compute=decode.compute, weights=decode.weights, kv=decode.kv, collectives=decode.collectives, overhead=decode.overhead, prefill=prefill
+        compute=decode.compute,
+        weights=decode.weights,
+        kv=decode.kv,
+        collectives=decode.collectives,
+        overhead=decode.overhead,
+        prefill=prefill,
     )
 
 
@@ -322,9 +350,6 @@ def worst_slack(slack: SlackParts) -> Number:
     return functools.reduce(jnp.minimum, (getattr(slack, f.name) for f in fields(SlackParts)))
 
 
-SLACK_TOLERANCE = -1e-9  # a limit met exactly stays met after rounding
-
-
 def _evaluate(d: Deployment) -> Metrics:
     p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving)
     parts = money(d.chip, d.prices, p)
@@ -360,16 +385,18 @@ def _evaluate(d: Deployment) -> Metrics:
         bound_prefill=jnp.argmax(prefill, axis=0),
         time_s=p.time,
         memory_byte_per_chip=p.memory,
+        calibrated=d.chip.kernels.blend,
         slack=p.slack,
     )
 
 
 def as_floats(tree: T) -> T:
-    """Counts given as integers become floats (promotion is strict inside)."""
+    """Plain numbers and integer arrays become float64 (promotion is strict inside); float arrays keep their precision."""
 
     def convert(x):
-        whole = isinstance(x, (bool, int)) or (hasattr(x, "dtype") and np.issubdtype(x.dtype, np.integer))
-        return x * 1.0 if whole else x
+        if isinstance(x, (bool, int, float)):
+            return np.float64(x)
+        return x * 1.0 if hasattr(x, "dtype") and np.issubdtype(x.dtype, np.integer) else x
 
     return jax.tree.map(convert, tree)
 
@@ -387,7 +414,8 @@ def evaluate(deployment: Deployment) -> Metrics:
 
     References: dse-operator-fit, semianalysis-inferencex-constants
     """
-    return _jitted(as_floats(deployment))
+    single = any(getattr(x, "dtype", None) == jnp.float32 for x in jax.tree.leaves(deployment))
+    return _jitted(deployment if single else as_floats(deployment))
 
 
 def stack(items: Sequence[T], axis: int = 0) -> T:

@@ -26,10 +26,14 @@ def blend(share: Number, a: Format, b: Format) -> Format:
 
 
 def default_format(chip: Chip, native: Format) -> Format:
-    """The format of release, or bf16 where the chip lacks its arithmetic (4-bit weights are widened inside the kernel instead)."""
+    """The format of release, or bf16 where the chip lacks its arithmetic (4-bit weights are widened inside the kernel instead).
+
+    Weights that are burned in take 4 bit, as the designs that are known.
+    """
     four_bit = native.weight_only + native.compute.fp4
     computed = four_bit + (1.0 - four_bit) * pick(native.compute, chip.computes)
-    return blend(computed, native, named_format("bf16"))
+    stored = blend(computed, native, named_format("bf16"))
+    return blend(chip.model_bound, named_format("int4"), stored)
 
 
 def computed_in(chip: Chip, fmt: Format) -> Format:

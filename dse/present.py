@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dse import glossary
-from dse.types import Format, PerFormat, SlackParts, TimeParts
-
-if TYPE_CHECKING:
-    from dse.evaluate import Metrics
+from dse.types import SLACK_TOLERANCE, Format, PerFormat, SlackParts, TimeParts
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
 BOUNDS = tuple(f.name for f in fields(TimeParts))
@@ -44,14 +41,14 @@ def _parts(record: Any) -> dict[str, float | None]:
     return {f.name: _number(getattr(record, f.name)) for f in fields(record)}
 
 
-def violations(m: Metrics) -> list[dict[str, Any]]:
+def violations(m: Any) -> list[dict[str, Any]]:
     """Every limit that is not met: ``{limit, value, allowed, unit, message}`` each."""
     found = []
     memory = _parts(m.memory_byte_per_chip)
     need = sum(v or 0.0 for k, v in memory.items() if k != "capacity")
     for f in fields(SlackParts):
         slack = float(np.asarray(getattr(m.slack, f.name)))
-        if slack >= -1e-9:
+        if slack >= SLACK_TOLERANCE:
             continue
         if f.name == "memory":
             have = memory["capacity"] or 0.0
@@ -65,7 +62,7 @@ def violations(m: Metrics) -> list[dict[str, Any]]:
     return found
 
 
-def metrics_dict(m: Metrics) -> dict[str, Any]:
+def metrics_dict(m: Any) -> dict[str, Any]:
     """The JSON of ``dse eval`` for one deployment (scalar leaves); see the glossary for each key."""
     decodes = float(m.tpot_s) > 0.0
     prefills = float(m.ttft_s) > 0.0
@@ -89,7 +86,11 @@ def metrics_dict(m: Metrics) -> dict[str, Any]:
     result["bound_prefill"] = BOUNDS[int(m.bound_prefill)] if prefills else None
     result["time_s"] = _parts(m.time_s)
     result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
-    absent = ("tpot_s interactivity_token_per_s usd_per_million_output_token j_per_output_token mfu mbu time_s" if not decodes else "").split()
+    result["constants"] = "calibrated" if float(m.calibrated) > 0.0 else "ideal"
+    result["low"] = result["high"] = None
+    absent = (
+        "tpot_s interactivity_token_per_s usd_per_million_output_token j_per_output_token mfu mbu time_s" if not decodes else ""
+    ).split()
     absent += ("ttft_s mfu_prefill" if not prefills else "").split()
     for name in absent:
         result[name] = None

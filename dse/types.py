@@ -145,6 +145,7 @@ class Gemm:
     memory_efficiency: Number
     serial_s_per_k: Number  # one thread block walks K serially: seconds for each element of K
     quantise_pass: Number  # passes over 2 M K bytes that quantise the activations, at full bandwidth (1.5 / e_q, or 0)
+    ramp_flop: Number = 0.0  # FLOP at which small GEMMs reach 1/sqrt(2) of the compute efficiency (0: at once)
 
 
 @pytree()
@@ -206,6 +207,7 @@ class Collective:
     base_s: Number
     peer_s: Number
     efficiency: Number
+    ramp: Number = 0.0  # weight of the geometric mean of latency and transfer time: messages between the two regimes
 
 
 @pytree()
@@ -479,6 +481,9 @@ class MemoryParts:
     capacity: Number
 
 
+SLACK_TOLERANCE = -1e-6  # a limit met exactly stays met after rounding; datasheets are rounded more coarsely than one in a million
+
+
 @pytree()
 class SlackParts:
     """Distance to every limit, relative to the limit: all >= 0 means feasible."""
@@ -540,6 +545,7 @@ class Logic:
     alu_transistor: Number  # one vector unit of a spatial machine
     spatial_core_transistor: Number  # router and sequencer of a small autonomous core
     other_mm2: Number  # what else a GPU die carries, at N7
+    least_share: Number  # of a die left to compute and memory; a die too small for its edge blocks grows
 
 
 @pytree()
@@ -587,8 +593,8 @@ class LinkTechnology:
     j_per_byte: Number
     host_phy_mm2: Number
     host_controller_transistor: Number
-    die_mm2_s_per_byte: Number
-    die_byte_per_s_m: Number  # bandwidth between dies for each metre of edge
+    die_area_mm2_s_per_byte: Number
+    die_edge_byte_per_s_m: Number  # bandwidth between dies for each metre of edge
     scale_out_j_per_byte: Number
     scale_out_chips: Number
 
@@ -623,8 +629,8 @@ class Packaging:
     clustering: Number
     poisson: Number  # 1: Poisson yield instead of the negative binomial one
     murphy: Number  # 1: Murphy's
-    interposer_usd: Number
-    interposer_usd_per_mm2: Number
+    interposer_fixed_usd: Number
+    interposer_area_usd_per_mm2: Number
     interposer_fill: Number  # interposer area over the silicon on it
     interposer_max_mm2: Number
     interposer_test_usd: Number
@@ -632,10 +638,10 @@ class Packaging:
     substrate_die_usd: Number
     substrate_test_usd: Number
     component_yield: Number  # of placing one die or stack
-    wafer_scale_mm2: Number
+    wafer_scale_area_mm2: Number
     wafer_scale_yield: Number
     wafer_scale_system_usd: Number
-    wafer_scale_system_w: Number  # most power of one wafer-scale part
+    wafer_scale_power_w: Number  # most power of one wafer-scale part
     wafer_scale_io_byte_per_s: Number
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import present, smooth_min
+from dse.equations.smooth import TINY, present, smooth_min
 from dse.types import AllReduce, Collective, Number
 
 Q_REGIMES = 16  # exponent of the smooth minimum over regimes: fits lie between 10 and 20
@@ -46,17 +46,29 @@ def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce
 
 
 def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective) -> Number:
-    r"""All-gather, reduce-scatter or all-to-all of a full buffer of ``size`` bytes: :math:`a + a_n(n-1) + \frac{n-1}{n} S/(eB)`.
+    r"""All-gather, reduce-scatter or all-to-all of a full buffer of ``size`` bytes.
+
+    .. math:: t = l + w + \rho\sqrt{l w}, \quad l = a + a_n(n-1), \quad w = \frac{n-1}{n}\,\frac{S}{e B}
+
+    Args:
+        n: Chips [1]. size: Bytes of the full buffer [byte]. s_per_byte: One direction of a chip's links [s/byte].
+        constants: Fit constants (``Collective``).
+
+    Returns: Time [s]; 0 for one chip.
 
     References: dse-operator-fit
 
     >>> from dse.types import Collective
     >>> round(float(exchange(8.0, 450e6, 1 / 450e9, Collective(base_s=0.0, peer_s=0.0, efficiency=1.0))) * 1e3, 3)
     0.875
+    >>> round(float(exchange(2.0, 800.0, 1e-9, Collective(base_s=1e-7, peer_s=0.0, efficiency=1.0, ramp=1.0))) * 1e9, 3)
+    700.0
     """
     peers = n - 1.0
     latency = constants.base_s + constants.peer_s * peers
-    return present(n) * (latency + peers / n * size * s_per_byte / constants.efficiency)
+    transfer = peers / n * size * s_per_byte / constants.efficiency
+    between = constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
+    return present(n) * (latency + transfer + between)
 
 
 def send(size: Number, s_per_byte: Number, constants: Collective) -> Number:
@@ -82,7 +94,14 @@ def split_levels(n: Number, domain: Number) -> tuple[Number, Number]:
 
 
 def hierarchical_all_reduce(
-    n: Number, size: Number, domain: Number, up_s_per_byte: Number, out_s_per_byte: Number, inner: AllReduce, outer: Collective, blend: Number
+    n: Number,
+    size: Number,
+    domain: Number,
+    up_s_per_byte: Number,
+    out_s_per_byte: Number,
+    inner: AllReduce,
+    outer: Collective,
+    blend: Number,
 ) -> Number:
     """All-reduce over scale-up domains: reduce inside, ring across the scale-out network on 1/n of the data, spread inside [s].
 

@@ -87,7 +87,8 @@ def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number,
     chip_rate = annuity(prices.discount_per_year, life) / S_PER_YEAR
     server_rate = annuity(prices.discount_per_year, prices.life_year) / S_PER_YEAR
     own = chips * (1.0 - prices.rents)
-    slot = (prices.server_usd + prices.network_usd + prices.storage_usd) * chip.host_share + chip.system_usd
+    inside_price = prices.buys_at_street * chip.has_street  # the market's price of a whole system already holds its cooling and power
+    slot = (prices.server_usd + prices.network_usd + prices.storage_usd) * chip.host_share + (1.0 - inside_price) * chip.system_usd
     capital = own * chip_price(chip, prices) * chip_rate
     system = own * slot * server_rate
     nre = own * nre_per_chip(chip, prices, distinct_dies) * chip_rate

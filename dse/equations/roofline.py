@@ -6,6 +6,8 @@ The exponent p belongs to the form of each equation (the same for all chips); al
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 
 from dse.equations.smooth import TINY, filled_share, shares, smooth_max
@@ -61,7 +63,9 @@ def gemm(
 ) -> Time:
     r"""Matrix multiplication of activations [M, K] with weights [K, N].
 
-    .. math:: t = t_0 + \left\| \frac{2MNK}{e_f P},\ \frac{b_w NK + b_a(MK + MN)}{e_b B} + \frac{2 q M K}{B},\ t_k K \right\|_2
+    .. math::
+        t = t_0 + \left\| \frac{2MNK}{e_f P} \sqrt{1 + \frac{F_0}{2MNK}},\ \frac{b_w NK + b_a(MK + MN)}{e_b B},\ t_k K \right\|_2
+        + \frac{2 q M K}{B}
 
     Args:
         m, n, k: Rows (tokens), columns and inner length [1].
@@ -82,11 +86,14 @@ def gemm(
     >>> round(float(t.total) * 1e6, 1)
     130.7
     """
-    compute = 2.0 * m * n * k / (constants.compute_efficiency * peak_flop_per_s)
-    traffic = weight_byte * n * k + activation_byte * (m * k + m * n)
-    memory = (traffic / constants.memory_efficiency + constants.quantise_pass * 2.0 * m * k) * s_per_byte
+    rate = constants.compute_efficiency * peak_flop_per_s
+    full = jnp.maximum(2.0 * m * n * k, 1.0) / rate
+    compute = jnp.sqrt(full * (full + constants.ramp_flop / rate))
+    memory = (weight_byte * n * k + activation_byte * (m * k + m * n)) / constants.memory_efficiency * s_per_byte
+    quantise = constants.quantise_pass * 2.0 * m * k * s_per_byte
     zero = jnp.zeros_like(compute)
-    return _time(P_GEMM, blend, constants.floor_s, compute, memory, zero, constants.serial_s_per_k * k)
+    core = _time(P_GEMM, blend, constants.floor_s, compute, memory, zero, constants.serial_s_per_k * k)
+    return replace(core, total=core.total + quantise, weights=core.weights + quantise)
 
 
 def attention_decode(

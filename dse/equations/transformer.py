@@ -129,7 +129,9 @@ def _attention_time(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> 
     """Attention to the cache (decode) or over the prompt (prefill), on one chip."""
     a, chip, blend = group.attention, mc.chip, mc.chip.kernels.blend
     seen = context_seen(a, p.context)
-    values = jnp.minimum(cached_values(group, p.context, layout), seen * a.kv_values / kv_shards(a, layout) / layout.cp + p.context * a.index_values)
+    values = jnp.minimum(
+        cached_values(group, p.context, layout), seen * a.kv_values / kv_shards(a, layout) / layout.cp + p.context * a.index_values
+    )
     state = a.state_byte / layout.tp
     kv_byte = p.sequences * (values * mc.fmt.kv_byte + 2.0 * state)
     tokens = p.sequences * p.query_tokens / p.split_tokens
@@ -266,5 +268,7 @@ def overlapped(time: Time, overlap: Number) -> Time:
 
 def flop_per_token(model: LLM, context: Number) -> Number:
     """FLOP of the model for one decoded token at a context: weights and attention, as the model defines them [FLOP/token]."""
-    attention = sum(g.mixers * (context_seen(g.attention, context) * g.attention.prefill_flop + g.attention.state_flop) for g in model.groups)
+    attention = sum(
+        g.mixers * (context_seen(g.attention, context) * g.attention.prefill_flop + g.attention.state_flop) for g in model.groups
+    )
     return 2.0 * model.active_params + attention

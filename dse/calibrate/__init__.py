@@ -1,0 +1,103 @@
+"""Which constants make the operator equations agree with the measured rows, and how well? Refit them, write them, or check them.
+
+``calibrate()`` fits every part of the plan (``hw_catalog/constants/_fit.toml``) to the operator rows of a folder; ``write`` puts the
+constants with intervals and residuals into the constants files, ``check`` compares those files with a new fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dse.calibrate.files import differences, rewrite
+from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
+from dse.calibrate.plan import Fit, Plan, read_plan
+from dse.catalog import Catalog, load_catalog
+from dse.errors import InputError
+from dse.paths import data_dir
+from dse.units import to_si
+from dse.validate.operators import Job
+from dse.validate.resolve import Chips
+from dse.validate.rows import excluded_by, every_row, read_folder, read_rules
+from dse.validate.shapes import Unpredictable, case
+
+__all__ = ["calibrate", "check", "fit_all", "samples_of", "write"]
+
+SHAPE = {  # sizes by which rows are left out together
+    "gemm": ("n", "k"), "attention_decode": ("batch", "context"), "attention_prefill": ("flop", "prompt"),
+    "experts": ("experts", "width", "ep"), "elementwise": ("moved_byte",),
+}  # fmt: skip
+EXCHANGE_SHAPE = ("n", "size")
+
+
+def samples_of(folder: Path, catalog: Catalog, plan: Plan) -> list[Sample]:
+    """Operator rows of a folder that the plan can use: known chip, an equation, no flag, not excluded.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    tables, peaks = read_folder(folder)
+    rules, chips = read_rules(), Chips(catalog, peaks)
+    file_of = {chip: file for file, chip in plan.chips.items()}
+    found = []
+    for i, (file, row) in enumerate(every_row(tables)):
+        on = chips.find(row.get("chip", "")) if row.get("level") == "op" and not row.get("flag") else None
+        if on is None or on.id not in file_of or excluded_by(rules, file, row):
+            continue
+        try:
+            described = case(row)
+            measured = float(row["value"]) * to_si(1.0, row["unit"])
+        except (Unpredictable, InputError, ValueError):
+            continue
+        if described.also or measured <= 0:
+            continue
+        names = SHAPE.get(described.equation, EXCHANGE_SHAPE)
+        shape = tuple(described.sizes.get(n, 0.0) for n in names)
+        seconds = described.work / measured if described.work else measured
+        found.append(Sample(Job(i, described, on), file_of[on.id], seconds, shape))
+    return found
+
+
+def _members(fit: Fit, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a fit: of each chip the first set of implementations that it has rows of."""
+    far = fit.part == "scale_out"
+    mine = [s for s in samples if (is_far(s.job) if far else s.job.case.constants == fit.part and not is_far(s.job))]
+    if far:
+        mine = [s for s in mine if s.job.case.equation == ("all_reduce" if fit.name else "expert_exchange")]
+        mine = [s for s in mine if s.job.case.sizes.get("inside", 1.0) == 1.0]
+    chosen: list[Sample] = []
+    for chip in sorted({s.chip for s in mine}):
+        of_chip = [s for s in mine if s.chip == chip]
+        sets = ([s for s in of_chip if s.job.case.variant in names] for names in fit.rows)
+        chosen += next((found for found in sets if found), [])
+    return chosen
+
+
+def fit_all(samples: Sequence[Sample], plan: Plan, cross_validate: bool = True, parts: Sequence[str] | None = None) -> list[Fitted]:
+    """Every fit of the plan (or of some parts) that has rows."""
+    chosen = [(fit, _members(fit, samples)) for fit in plan.fits if parts is None or fit.part in parts]
+    return [run_fit(fit, members, plan, cross_validate) for fit, members in chosen if members]
+
+
+def calibrate(folder: Path | None = None, cross_validate: bool = True, parts: Sequence[str] | None = None) -> list[Fitted]:
+    """Fit the constants to the operator rows of a folder (the shipped measurements by default).
+
+    Raises:
+        InputError: the folder or the catalogue cannot be read, or no row is of use.
+    """
+    plan = read_plan()
+    samples = samples_of(folder or data_dir("hw_catalog") / "measurements", load_catalog(), plan)
+    if not samples:
+        raise InputError(f"{folder}: folder — found no operator row of a chip of the plan, allowed {', '.join(plan.chips.values())}")
+    return fit_all(samples, plan, cross_validate, parts)
+
+
+def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:
+    """Put fitted constants, substitutes and pools into the constants files of a catalogue folder; returns the files."""
+    return rewrite(results, read_plan(), (folder or data_dir("hw_catalog")) / "constants")
+
+
+def check(folder: Path | None = None, parts: Sequence[str] | None = None) -> list[str]:
+    """Differences between the committed constants and a new fit, as lines of text; empty if they agree."""
+    plan = read_plan()
+    return differences(calibrate(folder, False, parts), plan, data_dir("hw_catalog") / "constants")

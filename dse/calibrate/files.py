@@ -1,0 +1,179 @@
+"""How do fitted constants get into the catalogue? Lines of the constants files: fitted, substituted or pooled; the rest stays as written."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dse.calibrate.fit import Constant, Fitted, Residual
+from dse.calibrate.plan import Plan
+from dse.units import to_si
+
+SOURCE = "dse-operator-fit"
+UNITS = {"_s": "us", "serial_s_per_k": "ns", "serial_s_per_token": "ns", "head_s": "ns", "_token": "token", "_flop": "FLOP"}
+HEAD = re.compile(r'^[\w."/-]+ = \{ value = ')
+
+Lines = dict[str, str]
+
+
+def unit_of(leaf: str) -> str:
+    """Unit in which a leaf is written.
+
+    >>> unit_of("floor_s"), unit_of("head_s"), unit_of("efficiency")
+    ('us', 'ns', '1')
+    """
+    fits = [ending for ending in UNITS if leaf.endswith(ending)]
+    return UNITS[max(fits, key=len)] if fits else "1"
+
+
+def key_of(path: str) -> str:
+    """A dotted path as TOML keys: parts with other characters in quotes.
+
+    >>> key_of("gemm.bf16.vidur/sarathi.floor_s")
+    'gemm.bf16."vidur/sarathi".floor_s'
+    """
+    return ".".join(p if re.fullmatch(r"[\w-]+", p) else f'"{p}"' for p in path.split("."))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def line(path: str, constant: Constant, kind: str, note: str = "") -> str:
+    """One line of a constants file."""
+    leaf = path.rsplit(".", 1)[1]
+    unit = unit_of(leaf)
+    value, low, high = (_number(v / to_si(1.0, unit)) for v in (constant.value, constant.low, constant.high))
+    more = f', note = "{note}"' if note else ""
+    return f'{key_of(path)} = {{ value = {value}, unit = "{unit}", source = "{SOURCE}", kind = "{kind}", low = {low}, high = {high}{more} }}'
+
+
+def _percent(x: float) -> str:
+    return "-" if math.isnan(x) else f"{100 * x:.1f} %"
+
+
+def residual_note(r: Residual) -> str:
+    """Residuals of a fit in words."""
+    return (
+        f"error of the fit: median {_percent(r.median)}, p90 {_percent(r.p90)}, n {r.n}; "
+        f"median with shapes left out {_percent(r.by_shape)}, with this chip left out {_percent(r.unseen_chip)}"
+    )
+
+
+def _fitted(results: Sequence[Fitted]) -> tuple[dict[str, dict[str, dict[str, Constant]]], dict[str, dict[str, str]]]:
+    """Constants and notes by file and path of the part."""
+    constants: dict[str, dict[str, dict[str, Constant]]] = {}
+    notes: dict[str, dict[str, str]] = {}
+    for result in results:
+        for file, leaves in result.constants.items():
+            constants.setdefault(file, {})[result.fit.path] = leaves
+            notes.setdefault(file, {})[result.fit.path] = residual_note(result.residuals[file])
+    return constants, notes
+
+
+def _wider(c: Constant, factor: float, share: bool) -> Constant:
+    """The same value with a wider interval."""
+    top = max(c.high, c.value * factor)
+    return Constant(c.value, min(c.low, c.value / factor), min(top, 1.0) if share else top)
+
+
+def _substitutes(constants: dict[str, dict[str, dict[str, Constant]]], notes: dict[str, dict[str, str]], plan: Plan) -> None:
+    """Fill parts that a chip was not measured on from where the plan says."""
+    factor = plan.procedure["substitute_interval"]
+    for file, table in plan.substitutes.items():
+        for part, origin in table.items():
+            other, _, path = origin.rpartition(":")
+            found = constants.get(other or file, {}).get(path)
+            if found is None or part in constants.get(file, {}):
+                continue
+            leaves = {name: _wider(c, factor, "efficiency" in name and "exp" not in name) for name, c in found.items()}
+            constants.setdefault(file, {})[part] = leaves
+            notes.setdefault(file, {})[part] = f"not measured on this chip: as {path}" + (f" of {other}" if other else "")
+
+
+def _pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
+    """Geometric mean of each leaf over chips; low and high are the extremes of the chips' intervals."""
+    made = {}
+    for name in members[0]:
+        each = [m[name] for m in members]
+        zero = any(c.value <= 0 for c in each)
+        mean = sum(c.value for c in each) / len(each) if zero else math.exp(sum(math.log(c.value) for c in each) / len(each))
+        made[name] = Constant(mean, min(c.low for c in each), max(c.high for c in each))
+    return made
+
+
+def tables(results: Sequence[Fitted], plan: Plan) -> dict[str, Lines]:
+    """Lines by file and path of the leaf."""
+    constants, notes = _fitted(results)
+    own = {file: set(parts) for file, parts in constants.items()}
+    _substitutes(constants, notes, plan)
+    made: dict[str, Lines] = {}
+    for file, parts in constants.items():
+        for path, leaves in parts.items():
+            kind = "fit" if path in own.get(file, set()) else "estimate"
+            for i, (leaf, c) in enumerate(leaves.items()):
+                note = notes[file][path] if i == 0 else ""
+                made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, note)
+    for file, members in plan.pools.items():
+        for path in dict.fromkeys(p for m in members for p in constants.get(m, {})):
+            measured = [m for m in members if path in own.get(m, ())]
+            have = measured or [m for m in members if path in constants.get(m, {})]
+            note, kind = f"pooled over {', '.join(have)}", "fit" if measured else "estimate"
+            for i, (leaf, c) in enumerate(_pooled([constants[m][path] for m in have]).items()):
+                made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, "" if i else note)
+    return {file: lines for file, lines in made.items() if file not in plan.chips or any(file in g for g in plan.groups.values())}
+
+
+def _path(text: str) -> str:
+    """Dotted path of a line of a constants file; empty for other lines."""
+    if not HEAD.match(text):
+        return ""
+    return text.split(" = ", 1)[0].replace('"', "")
+
+
+def rewrite(results: Sequence[Fitted], plan: Plan, folder: Path) -> list[Path]:
+    """Replace fitted lines in the files of a folder and append new ones; other lines stay as they are."""
+    done = []
+    for name, lines in tables(results, plan).items():
+        path = folder / f"{name}.toml"
+        old = path.read_text(encoding="utf-8").splitlines()
+        parts = {leaf.rsplit(".", 1)[0] for leaf in lines}
+        kept, written = [], set()
+        for text in old:
+            leaf = _path(text)
+            if leaf in lines:
+                kept.append(lines[leaf])
+                written.add(leaf)
+            elif leaf.rsplit(".", 1)[0] not in parts or not leaf:
+                kept.append(text)
+        kept += [text for leaf, text in lines.items() if leaf not in written]
+        path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        done.append(path)
+    return done
+
+
+def _values(path: Path) -> dict[str, float]:
+    def walk(table: dict, prefix: str):
+        for key, value in table.items():
+            if isinstance(value, dict) and "value" in value:
+                yield f"{prefix}{key}", float(value["value"])
+            elif isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+
+    return dict(walk(tomllib.loads(path.read_text(encoding="utf-8")), ""))
+
+
+def differences(results: Sequence[Fitted], plan: Plan, folder: Path) -> list[str]:
+    """Lines for constants that differ between the files and a fit by more than the plan's tolerance."""
+    found = []
+    for name, lines in tables(results, plan).items():
+        committed = _values(folder / f"{name}.toml")
+        for path, text in lines.items():
+            new = float(re.search(r"value = ([^,]+),", text)[1])  # type: ignore[index]
+            old = committed.get(path, math.nan)
+            if not abs(new - old) <= plan.procedure["tolerance"] * max(abs(new), abs(old)):
+                found.append(f"{name}.toml: {path} — found {old:.4g}, a new fit gives {new:.4g}; run dse calibrate to rewrite")
+    return found

@@ -1,0 +1,222 @@
+"""Which constants make the equations agree with the rows? Robust least squares on log(predicted / measured), chips of a group together.
+
+Chips of a group share a centre for each constant and scatter about it within a weak prior; what is marked per group is one value.
+So a chip with few rows, or none, inherits its group, and few constants belong to one chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import least_squares
+
+from dse.calibrate.plan import Fit, Leaf, Plan
+from dse.types import AllReduce, Collective
+from dse.validate.operators import RECORDS, Job, machine_of, with_bytes
+from dse.validate.predict import EQUATIONS, Exchange, Levels, columns, stacked
+
+NO_LATENCY = {"base_s": 0.0, "peer_s": 0.0, "efficiency": 1.0}
+QUANTILE_90 = 1.645  # of the normal distribution: a two-sided interval of 90 %
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A measured case: its job, its chip's constants file, the measured time and the shape it is cross-validated by."""
+
+    job: Job
+    chip: str
+    seconds: float
+    shape: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A fitted constant in SI, with a 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Errors |predicted / measured - 1|: in fit, with shapes left out, with the chip left out (nan where that cannot be)."""
+
+    n: int
+    median: float
+    p90: float
+    by_shape: float
+    unseen_chip: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Constants and residuals of one fit, by constants file."""
+
+    fit: Fit
+    constants: dict[str, dict[str, Constant]]
+    residuals: dict[str, Residual]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The fit as a function of one vector: residuals by weight of each row, and how the vector makes constants."""
+
+    residuals: Callable[[Any, Any], Any]
+    jacobian: Callable[[Any, Any], Any]
+    values: Callable[[Any], dict[str, Any]]
+    size: int
+    rows: int
+
+
+def is_far(job: Job) -> bool:
+    """Whether the operator leaves the scale-up domain."""
+    sizes = job.case.sizes
+    return bool(sizes.get("far")) or sizes.get("inside", sizes.get("n", 0.0)) < sizes.get("n", 0.0)
+
+
+def record_of(fit: Fit, equation: str, leaves: dict[str, Any]) -> Any:
+    """Leaves as the record that the equation takes; the other network level costs nothing."""
+    own = RECORDS[fit.part.split(".")[0]](**leaves)
+    like = next(iter(leaves.values()))
+    none = {k: jnp.full_like(like, v) for k, v in NO_LATENCY.items()}
+    if equation == "all_reduce" and fit.part == "scale_out":
+        idle = {f: jnp.ones_like(like) if "efficiency" in f else jnp.zeros_like(like) for f in AllReduce.__dataclass_fields__}
+        return Levels(inner=AllReduce(**idle), outer=own)
+    if equation == "all_reduce":
+        return Levels(inner=own, outer=Collective(**none))
+    return Exchange(near=own, far=own) if equation in ("expert_exchange", "send") else own
+
+
+def _slots(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> list[tuple[str, str]]:
+    """Names of the numbers in the vector: (leaf, group) centres and (leaf, chip) offsets."""
+    groups = [plan.group_of(c) for c in chips]
+    slots = []
+    for leaf in leaves:
+        slots += [(leaf.name, g) for g in dict.fromkeys(groups)]
+        slots += [(leaf.name, f"chip {c}") for c, g in zip(chips, groups, strict=True) if leaf.per_chip and groups.count(g) > 1]
+    return slots
+
+
+def _maps(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """For each leaf the matrix from vector to chips (in log or logit, from the prior's centre), and the priors' weights."""
+    slots = _slots(leaves, chips, plan)
+    scale = plan.procedure["loss_scale"]
+    by_leaf = {leaf.name: np.zeros((len(chips), len(slots))) for leaf in leaves}
+    weight = np.zeros(len(slots))
+    sd = {leaf.name: leaf.sd for leaf in leaves}
+    for j, (name, owner) in enumerate(slots):
+        weight[j] = scale / (plan.procedure["chip_sd"] if owner.startswith("chip ") else sd[name])
+        for i, c in enumerate(chips):
+            by_leaf[name][i, j] = float(owner in (plan.group_of(c), f"chip {c}"))
+    return by_leaf, weight
+
+
+def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem, list[str]]:
+    """The least-squares problem of one fit over its samples, and the chips in it."""
+    chips = sorted({s.chip for s in samples})
+    free = [leaf for leaf in fit.leaves if not leaf.fixed]
+    by_leaf, prior = _maps(free, chips, plan)
+    index = jnp.array([chips.index(s.chip) for s in samples])
+    equation = samples[0].job.case.equation
+    sizes = columns([with_bytes(s.job.case) for s in samples])
+    machine = stacked([machine_of(s.job.case, s.job.on) for s in samples])
+    measured = jnp.log(jnp.array([s.seconds for s in samples]))
+
+    def values(x: Any) -> dict[str, Any]:
+        made = {leaf.name: jnp.full(len(chips), leaf.value) for leaf in fit.leaves if leaf.fixed}
+        for leaf in free:
+            inner = leaf.base + jnp.asarray(by_leaf[leaf.name]) @ x
+            made[leaf.name] = jax.nn.sigmoid(inner) if leaf.share else jnp.exp(inner)
+        return made
+
+    def residuals(x: Any, weights: Any) -> Any:
+        record = record_of(fit, equation, {k: v[index] for k, v in values(x).items()})
+        predicted = EQUATIONS[equation](sizes, record, machine)
+        return jnp.concatenate([weights * (jnp.log(predicted) - measured), jnp.asarray(prior) * x])
+
+    parts = Problem(jax.jit(residuals), jax.jit(jax.jacfwd(residuals)), values, len(prior), len(samples))
+    return parts, chips
+
+
+def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], start: np.ndarray | None = None) -> np.ndarray:
+    """The vector with the least soft-L1 loss, deterministic."""
+    x0 = np.zeros(problem.size) if start is None else start
+    found = least_squares(
+        lambda x: np.asarray(problem.residuals(x, weights)),
+        x0,
+        jac=lambda x: np.asarray(problem.jacobian(x, weights)),
+        loss="soft_l1",
+        f_scale=procedure["loss_scale"],
+        max_nfev=int(procedure["max_evaluations"]),
+    )
+    return found.x
+
+
+def _errors(problem: Problem, x: np.ndarray) -> np.ndarray:
+    return np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
+
+
+def _intervals(fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], plan: Plan) -> dict[str, dict[str, Constant]]:
+    """Each constant with the 90 % interval that curvature and scatter of the fit give."""
+    weights = np.ones(problem.rows)
+    jacobian = np.asarray(problem.jacobian(x, weights))
+    scatter = max(float(np.median(_errors(problem, x))) * 1.5, plan.procedure["loss_scale"] / 2)
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * scatter**2
+    free = [leaf for leaf in fit.leaves if not leaf.fixed]
+    by_leaf, _ = _maps(free, chips, plan)
+    values = {k: np.asarray(v) for k, v in problem.values(jnp.asarray(x)).items()}
+    least, most = plan.procedure["smallest_interval"], plan.procedure["widest_interval"]
+    made: dict[str, dict[str, Constant]] = {c: {} for c in chips}
+    for leaf in fit.leaves:
+        for i, c in enumerate(chips):
+            v = float(values[leaf.name][i])
+            if leaf.fixed:
+                made[c][leaf.name] = Constant(v, v, v)
+                continue
+            row = by_leaf[leaf.name][i]
+            sd = float(np.sqrt(row @ covariance @ row)) * ((1 - v) if leaf.share else 1.0)
+            width = float(np.clip(np.exp(QUANTILE_90 * sd), 1 + least, most))
+            made[c][leaf.name] = Constant(v, v / width, min(v * width, 1.0) if leaf.share else v * width)
+    return made
+
+
+def _left_out(problem: Problem, samples: Sequence[Sample], x: np.ndarray, keys: Sequence[Any], procedure: dict[str, float]) -> np.ndarray:
+    """Error of each row when all rows with its key are left out."""
+    errors = np.full(len(samples), np.nan)
+    for key in sorted(set(keys), key=str):
+        out = np.array([k == key for k in keys])
+        if out.all():
+            continue
+        errors[out] = _errors(problem, solve(problem, (~out).astype(float), procedure, x))[out]
+    return errors
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if values.size and not np.isnan(values).any() else float("nan")
+
+
+def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: bool = True) -> Fitted:
+    """Fit one part over all its chips; with ``cross_validate`` also with shapes and with chips left out."""
+    problem, chips = problem_of(fit, samples, plan)
+    procedure = plan.procedure
+    x = solve(problem, np.ones(problem.rows), procedure)
+    errors = _errors(problem, x)
+    shapes = sorted({s.shape for s in samples})
+    folds = [shapes.index(s.shape) % int(procedure["folds"]) for s in samples]
+    blank = np.full(len(samples), np.nan)
+    by_shape = _left_out(problem, samples, x, folds, procedure) if cross_validate else blank
+    alone = {g for g in map(plan.group_of, chips) if [plan.group_of(c) for c in chips].count(g) == 1}
+    unseen = _left_out(problem, samples, x, [s.chip for s in samples], procedure) if cross_validate and len(chips) > len(alone) else blank
+    residuals = {}
+    for c in chips:
+        mine = np.array([s.chip == c for s in samples])
+        other = unseen[mine] if plan.group_of(c) not in alone else blank[mine]
+        low, high = float(np.median(errors[mine])), float(np.percentile(errors[mine], 90))
+        residuals[c] = Residual(int(mine.sum()), low, high, _median(by_shape[mine]), _median(other))
+    return Fitted(fit, _intervals(fit, problem, x, chips, plan), residuals)

@@ -1,0 +1,90 @@
+"""Which constants are fitted to which rows, with which weak priors? The plan, read from ``hw_catalog/constants/_fit.toml``."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dse.errors import InputError
+from dse.paths import data_dir
+from dse.units import to_si
+
+PLAN = Path("constants") / "_fit.toml"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One constant of a fit: a centre with a weak prior, per chip or per group of chips, or a fixed value."""
+
+    name: str
+    value: float  # SI; the centre of the prior, or the fixed value
+    share: bool = False  # between 0 and 1 (fitted in the logit), else positive (in the logarithm)
+    sd: float = 1.0
+    per_chip: bool = False
+    fixed: bool = False
+
+    @property
+    def base(self) -> float:
+        """The prior's centre where the fit works: logit or logarithm."""
+        return math.log(self.value / (1 - self.value)) if self.share else math.log(self.value)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit: a part of ``Kernels``, its leaves, and the implementations whose rows it takes."""
+
+    part: str
+    leaves: tuple[Leaf, ...]
+    rows: tuple[tuple[str, ...], ...]
+    name: str = ""  # implementation; empty: the chip's own constants
+
+    @property
+    def path(self) -> str:
+        """Where its leaves stand in a constants file."""
+        return f"{self.part}.{self.name}" if self.name else self.part
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All fits, the chips and groups they run over, and what fills the gaps."""
+
+    procedure: dict[str, float]
+    chips: dict[str, str]
+    groups: dict[str, list[str]]
+    fits: tuple[Fit, ...]
+    substitutes: dict[str, dict[str, str]]
+    pools: dict[str, list[str]]
+
+    def group_of(self, chip: str) -> str:
+        """The group of chips that a constants file belongs to; one of its own if none names it."""
+        return next((name for name, members in self.groups.items() if chip in members), chip)
+
+
+def _leaf(name: str, raw: dict[str, Any]) -> Leaf:
+    fixed = "fixed" in raw
+    value = to_si(float(raw["fixed"] if fixed else raw["prior"]), raw.get("unit", "1"))
+    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), raw.get("per") == "chip", fixed)
+
+
+def _leaves(name: str, table: dict[str, Any]) -> tuple[Leaf, ...]:
+    if name not in table:
+        raise InputError(f"_fit.toml: leaves — found {name!r}, allowed {', '.join(table)}")
+    own = dict(table[name])
+    base = own.pop("base", None)
+    found = {leaf.name: leaf for leaf in _leaves(base, table)} if base else {}
+    return tuple({**found, **{k: _leaf(k, v) for k, v in own.items()}}.values())
+
+
+def read_plan(folder: Path | None = None) -> Plan:
+    """The plan of a catalogue folder (the shipped one by default).
+
+    Raises:
+        InputError: leaves that the plan does not define.
+    """
+    with ((folder or data_dir("hw_catalog")) / PLAN).open("rb") as file:
+        raw = tomllib.load(file)
+    fits = tuple(Fit(f["part"], _leaves(f["leaves"], raw["leaf"]), tuple(tuple(r) for r in f["rows"]), f.get("name", "")) for f in raw["fit"])
+    return Plan(raw["procedure"], raw["chips"], raw["groups"], fits, raw["substitute"], raw["pool"])

@@ -1,0 +1,203 @@
+"""Which deployment do the options of ``eval``, ``best`` and ``sweep`` describe? Names become pytrees; all mistakes come at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from dse.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
+    from dse.types import Deployment, Workload
+
+DEGREES = ("tp", "pp", "cp", "dp", "ep")
+CONSTANTS = ("calibrated", "ideal")
+DEFAULT_PRICES = "owner-2026"
+SHORT = {name: f"layout.{name}" for name in (*DEGREES, "batch")} | {"isl": "workload.input_tokens", "osl": "workload.output_tokens"}
+ONE_PHASE = ("decode", "prefill")  # kinds of serving in which the number of output tokens does not count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options as they were typed."""
+
+    chip: str | None = None
+    model: str | None = None
+    workload: str | None = None
+    isl: float | None = None
+    osl: float | None = None
+    batch: float = 1.0
+    tp: float = 1.0
+    pp: float = 1.0
+    cp: float = 1.0
+    dp: float = 1.0
+    ep: float = 1.0
+    serving: str = "aggregated"
+    format: str | None = None
+    kv_format: str | None = None
+    constants: str = "calibrated"
+    prices: str = DEFAULT_PRICES
+
+
+def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, Any]]:
+    """The deployment, and the question in plain words (ids instead of aliases) for the answer. Raises InputError with every mistake."""
+    from dse.types import Deployment, Layout
+
+    problems: list[str] = []
+
+    def attempt(make: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return make(*arguments)
+        except InputError as error:
+            problems.extend(error.problems)
+
+    chip = attempt(_entry, catalog, "chips", asked.chip, "--chip")
+    model = attempt(_entry, catalog, "models", asked.model, "--model")
+    prices = attempt(_entry, catalog, "prices", asked.prices, "--prices")
+    workload = attempt(workload_of, asked, catalog)
+    problems += _choices(asked)
+    if problems:
+        raise InputError(problems)
+    hardware = ideal_or_not(catalog.chips[chip], asked.constants)
+    name = _format_name(asked, hardware, catalog.models[model])
+    layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name)
+    made = Deployment(
+        chip=hardware, model=catalog.models[model], workload=workload, layout=layout, prices=catalog.prices[prices], serving=asked.serving
+    )
+    ids = {"chip": chip, "model": model, "workload": asked.workload and catalog.resolve("workloads", asked.workload), "prices": prices}
+    return made, question(asked, ids, workload)
+
+
+def question(asked: Asked, ids: dict[str, Any], workload: Workload) -> dict[str, Any]:
+    """What was asked, with ids and numbers after defaults."""
+    kept = {key: value for key, value in asdict(asked).items() if key in ("serving", "constants")}
+    return {**ids, "input_tokens": float(workload.input_tokens), "output_tokens": float(workload.output_tokens), **kept}
+
+
+def ideal_or_not(chip: Any, constants: str) -> Any:
+    """The chip with the constants that are asked for."""
+    from dse.evaluate import ideal
+
+    return ideal(chip) if constants == "ideal" else chip
+
+
+def _entry(catalog: Catalog, kind: str, name: str | None, option: str) -> str:
+    if name is None:
+        raise InputError(f"{option} — found nothing, allowed an id of the catalogue (dse catalog list {kind})")
+    identity = catalog.resolve(kind, name)
+    getattr(catalog, kind)[identity]  # built now, so that what it lacks is reported with the rest
+    return identity
+
+
+def workload_of(asked: Asked, catalog: Catalog) -> Workload:
+    """The workload: one of the catalogue, or of ``--isl`` and ``--osl``. Raises InputError."""
+    from dse.types import Workload
+
+    if asked.workload is not None:
+        if asked.isl is not None or asked.osl is not None:
+            raise InputError("--workload — found --isl or --osl beside it, allowed one or the other")
+        return catalog.workloads[_entry(catalog, "workloads", asked.workload, "--workload")]
+    osl = 1.0 if asked.osl is None and asked.serving in ONE_PHASE else asked.osl
+    numbers = {"--isl": asked.isl, "--osl": osl}
+    wrong = [
+        f"{name} — {_found(n)}, allowed a number of tokens above 0, or --workload ID" for name, n in numbers.items() if not _above(n, 0)
+    ]
+    if wrong:
+        raise InputError(wrong)
+    return Workload(input_tokens=float(asked.isl or 0.0), output_tokens=float(osl or 0.0))
+
+
+def _found(value: float | None) -> str:
+    return "found nothing" if value is None else f"found {value:g}"
+
+
+def _above(value: float | None, least: float) -> bool:
+    return value is not None and math.isfinite(value) and value > least
+
+
+def _choices(asked: Asked) -> list[str]:
+    """Wrong numbers of the layout and unknown words."""
+    from dse import glossary
+    from dse.evaluate import SERVING
+
+    formats = tuple(glossary.load().formats)
+    words = (("--serving", asked.serving, SERVING), ("--constants", asked.constants, CONSTANTS))
+    words += (("--format", asked.format, formats), ("--kv-format", asked.kv_format, formats))  # type: ignore[assignment]
+    problems = [
+        f"{option} — found '{given}', allowed {', '.join(allowed)}{closest(given, allowed)}"
+        for option, given, allowed in words
+        if given is not None and given not in allowed
+    ]
+    degrees = [(f"--{name}", getattr(asked, name)) for name in DEGREES]
+    problems += [f"{name} — {_found(n)}, allowed a number from 1" for name, n in degrees if not (math.isfinite(n) and n >= 1)]
+    return problems if _above(asked.batch, 0) else [*problems, f"--batch — {_found(asked.batch)}, allowed a number of requests above 0"]
+
+
+def _format_name(asked: Asked, chip: Any, model: Any) -> str | None:
+    """``weights/cache`` as ``Layout`` takes it; None for the format of release."""
+    if asked.kv_format is None:
+        return asked.format
+    from dse.formats import default_format
+    from dse.present import format_names
+
+    weights = asked.format or format_names(default_format(chip, model.native))["weights"]
+    return f"{weights}/{asked.kv_format}"
+
+
+# --- axes of a sweep -------------------------------------------------------------------------------------------------------
+
+
+def axes(over: list[str], base: Deployment) -> dict[str, list[float]]:
+    """``["batch=1,8", "tp=1,2"]`` as path in the deployment -> values. Raises InputError with every mistake.
+
+    >>> from types import SimpleNamespace as N
+    >>> axes(["batch=1,8,64", "isl=512"], N())
+    {'layout.batch': [1.0, 8.0, 64.0], 'workload.input_tokens': [512.0]}
+    """
+    problems: list[str] = []
+    found: dict[str, list[float]] = {}
+    for text in over:
+        name, equals, values = text.partition("=")
+        path = SHORT.get(name.strip(), name.strip())
+        try:
+            numbers = [float(value) for value in values.split(",")]
+        except ValueError:
+            numbers = []
+        if not equals or not numbers or not all(math.isfinite(number) for number in numbers):
+            problems.append(f"--over — found '{text}', allowed NAME=VALUE,VALUE,... such as batch=1,8,64")
+        elif path in found:
+            problems.append(f"--over — found {name} twice, allowed each name once")
+        elif path in SHORT.values() or _is_number(base, path):
+            found[path] = numbers
+        else:
+            known = [*SHORT, *number_paths(base)]
+            problems.append(
+                f"--over — found '{name}', allowed {', '.join(SHORT)} or a path such as prices.utilisation{closest(name, known)}"
+            )
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _is_number(base: Any, path: str) -> bool:
+    node = base
+    for part in path.split("."):
+        if not is_dataclass(node) or not hasattr(node, part):
+            return False
+        node = getattr(node, part)
+    return node is not None and not is_dataclass(node) and not isinstance(node, str | tuple | dict)
+
+
+def number_paths(record: Any, above: str = "") -> list[str]:
+    """Dotted paths of all numbers in a deployment that are not inside lists."""
+    paths: list[str] = []
+    for f in fields(record) if is_dataclass(record) else ():
+        value = getattr(record, f.name)
+        if is_dataclass(value):
+            paths += number_paths(value, f"{above}{f.name}.")
+        elif _is_number(record, f.name):
+            paths.append(f"{above}{f.name}")
+    return paths

@@ -1,0 +1,111 @@
+"""``dse report``, ``dse explain``, ``dse diff`` and ``dse cite``: what does a result say, and what does a word or a chip mean?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dse.cli.common import CatalogOption, JsonOption, ResultArgument, open_catalog, open_result, print_json, result_file
+from dse.errors import InputError, closest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command("report")(report_command)
+    app.command("explain")(explain_command)
+    app.command("diff")(diff_command)
+    app.command("cite")(cite_command)
+
+
+def report_command(
+    result: ResultArgument,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder of the report; that of the result by default.")] = None,
+    as_json: JsonOption = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """Draw the report of a result again: report.html, figures and designs.csv."""
+    folder = out or result_file(result).parent
+    ds = open_result(result)
+    from dse.report import write_report
+    from dse.report.export import write_designs_csv
+
+    paths = {"report": write_report(ds, folder), "designs": write_designs_csv(ds, folder / "designs.csv")}
+    if as_json:
+        print_json(paths)
+    else:
+        print("\n".join(str(path) for path in paths.values()))
+
+
+def explain_command(
+    subject: Annotated[str, typer.Argument(metavar="TERM|RESULT|ID", help="A name of the glossary or catalogue, a result, or an id.")],
+    design: Annotated[str | None, typer.Option("--design", metavar="ID", help="A design of that result.")] = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a term means, what a chip is, or why a design of a result costs what it costs."""
+    if design is not None:
+        from dse.report.export import explain_design
+
+        text = explain_design(open_result(subject), design)
+    else:
+        text = explain_name(subject, catalog)
+    if as_json:
+        print_json({"subject": subject, "design": design, "text": text})
+    else:
+        print(text)
+
+
+def explain_name(subject: str, folder: Path | None) -> str:
+    """The glossary's words for a term; else a field or an entry of the catalogue. Raises InputError with the closest of all names."""
+    from dse import glossary
+    from dse.catalog.schema import kinds
+
+    try:
+        return glossary.explain(subject)
+    except InputError:
+        fields = [(kind.name, kind.fields[subject]) for kind in kinds().values() if subject in kind.fields]
+        words = [(kind.name, kind.meta[subject]) for kind in kinds().values() if subject in kind.meta]
+    if fields or words:
+        lines = [f"{subject}: field of {kind} — {spec.meaning} [{spec.unit}]" for kind, spec in fields]
+        return "\n".join(lines + [f"{subject}: field of {kind} — {meaning}" for kind, meaning in words])
+    if subject.endswith(".nc"):
+        raise InputError(f"explain — found the result '{subject}' alone, allowed one of its designs: --design ID")
+    from dse.cli.catalogue import find_record, record_text
+
+    catalog = open_catalog(folder)
+    known = glossary.load()
+    found = find_record(catalog, subject)
+    if found is None:
+        ids = [identity for records in catalog.records.values() for identity in records]
+        near = closest(subject, [*known.entries, *known.components, *known.families, *known.formats, *ids])
+        raise InputError(f"explain — found '{subject}', allowed a name of the glossary or an id of the catalogue{near}")
+    return record_text(catalog, *found)
+
+
+def diff_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="A result.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another result.")],
+    as_json: JsonOption = False,
+    catalog: CatalogOption = None,
+) -> None:
+    """What changed from one result to another: inputs, fronts and winners."""
+    from dse.report.export import diff
+
+    text = diff(open_result(a), open_result(b))
+    if as_json:
+        print_json({"a": result_file(a), "b": result_file(b), "differences": text.splitlines()})
+    else:
+        print(text or "no difference")
+
+
+def cite_command(result: ResultArgument, as_json: JsonOption = False, catalog: CatalogOption = None) -> None:
+    """BibTeX of the sources that a result uses."""
+    from dse.report.export import cite
+
+    text = cite(open_result(result))
+    if as_json:
+        print_json({"result": result_file(result), "bibtex": text})
+    else:
+        print(text)

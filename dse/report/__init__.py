@@ -1,0 +1,32 @@
+"""What does this Dataset say? Report page, tables, terminal summary and exports: pure functions of a result.
+
+Imports neither JAX nor the equations, the catalogue, a clock or the network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def write_report(ds: xr.Dataset, out_dir: str | Path) -> Path:
+    """Write ``report.html``, ``designs.csv``, ``figures/*.svg`` with a CSV each, and ``figures/headline.png``; return the page's path.
+
+    The same Dataset gives the same bytes.
+    """
+    from dse.report.export import write_designs_csv
+    from dse.report.page import build
+
+    out = Path(out_dir)
+    text, files = build(ds)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.encode("utf-8")
+        (out / name).write_bytes(data)
+    write_designs_csv(ds, out / "designs.csv")
+    path = out / "report.html"
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path

@@ -1,0 +1,318 @@
+"""What does the page say, and in which order? The whole report as one HTML text, without network, scripts or clock.
+
+``build`` returns the text and the files that belong beside it; ``write_report`` in ``__init__`` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import xarray as xr
+
+from dse import glossary
+from dse.report import draw as D
+from dse.report import fronts as F
+from dse.report import info as I
+from dse.report import tables as T
+from dse.report import view as V
+from dse.report import words as W
+
+esc = html.escape
+
+METHODS = {
+    "front": (
+        "Each chip is offered every layout, batch and format on a grid; for each promise on the time per token its cheapest feasible "
+        "layout is kept. A line joins the designs of one family that no other design of it beats in both axes. Hollow marks are chips "
+        "that exist, at the promise of the dashed vertical line or as near to it as they come; their thin lines are their own fronts "
+        "(dotted: known from claims only). "
+        "Stars are measurements; on the cost axis they stand at the measured throughput and this model's cost of a chip-hour. "
+        "Dashed lines use weights below 4 bit."
+    ),
+    "bars": "Each family's cheapest design at three promises of the headline case; shares in per cent; the whole stands at the right.",
+    "bound": "The largest part of the decoding step of each family's cheapest design. Framed: the cheapest family of that promise.",
+    "elasticity": (
+        "Exact derivatives of the logarithm of the cost at each family's winner, layout held fixed: "
+        "after a large change another layout may be cheaper, so that costs rise less and fall more."
+    ),
+}
+
+
+@dataclass
+class Page:
+    """Text of the page so far and the files beside it (relative path -> content)."""
+
+    ds: xr.Dataset
+    body: list[str] = field(default_factory=list)
+    files: dict[str, str | bytes] = field(default_factory=dict)
+
+    def add(self, *blocks: str) -> None:
+        self.body += [b for b in blocks if b]
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV text; the columns are those of the first row and what later ones add."""
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _fold(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def _definitions(names: list[str]) -> str:
+    entries = [e for n in names if (e := glossary.find(n))]
+    parts = [glossary.load().components[n] for n in names if not glossary.find(n) and n in glossary.load().components]
+    items = [f"<dt>{esc(glossary.axis(e.name))}</dt><dd>{esc(e.definition)}</dd>" for e in entries]
+    return "<dl>" + "".join(items + [f"<dt>{esc(p.label)}</dt><dd>{esc(p.definition)}</dd>" for p in parts]) + "</dl>"
+
+
+def _method(kind: str, names: list[str]) -> str:
+    equations = [f"<li>{esc(e.label)} = <code>{esc(e.equation)}</code></li>" for n in names if (e := glossary.find(n)) and e.equation]
+    return f"<p>{esc(METHODS[kind])}</p>" + (f"<ul>{''.join(equations)}</ul>" if equations else "")
+
+
+def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True) -> str:
+    """The four folds under a figure: definition, method and equation, assumptions used, data."""
+    case, limit_s = V.headline(page.ds)
+    v = V.view(page.ds, case)
+    ranking = V.winners(v, V.limit_index(v, limit_s))
+    rows = V.attr(page.ds, "assumptions", [])
+    effect = V.effects(page.ds, case, ranking[0][0]) if ranking else {}
+    lead = [r for r in rows if r["name"] in effect] or rows[:12]
+    used = T.assumptions(page.ds, lead, case, ranking[0][0] if ranking else None) if lead else "<p>None recorded.</p>"
+    links = f'<a href="figures/{name}.csv">{name}.csv</a>' + (f', <a href="figures/{name}.svg">{name}.svg</a>' if drawn else "")
+    return (
+        '<div class="folds">'
+        + _fold("Definition", _definitions(names))
+        + _fold("Method and equation", _method(kind, names))
+        + _fold("Assumptions used", f'{used}<p>All values: <a href="#assumptions">assumptions</a>.</p>')
+        + _fold("Data", f"<p>{links}</p>")
+        + "</div>"
+    )
+
+
+def figure(page: Page, record: Any, drawer: Callable[[Any], D.Canvas], kind: str, names: list[str], under: str = "") -> str:
+    """One figure with caption and folds; its SVG and CSV are put beside the page."""
+    canvas = drawer(record)
+    drawing = D.svg(canvas)
+    page.files[f"figures/{record.name}.svg"] = D.file_svg(drawing)
+    page.files[f"figures/{record.name}.csv"] = csv_text(record.rows)
+    note = f'<p class="under">{under}</p>' if under else ""
+    return f"<figure>{D.inline(drawing, record.alt)}<figcaption>{esc(record.caption)}</figcaption>{note}</figure>" + folds(
+        page, kind, names, record.name
+    )
+
+
+# --- sections ------------------------------------------------------------------------------------------------------
+
+
+def _answer(page: Page) -> None:
+    ds = page.ds
+    case, limit_s = V.headline(ds)
+    v = V.view(ds, case)
+    limit = V.limit_index(v, limit_s)
+    page.add(
+        '<section class="answer" id="answer">',
+        f'<p class="first">{esc(W.winner_sentence(ds, v, limit))}</p>',
+        f"<p>{esc(W.existing_sentence(v, limit))} {esc(W.design_sentence(v, limit))}</p>",
+        f"<p>{esc(W.regimes_sentence(v))} {esc(W.close_sentence(v))}</p>",
+    )
+    below = W.below_sentence(v, limit)
+    page.add(
+        f"<p>{esc(below)}</p>" if below else "",
+        f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
+        f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)}</p>',
+        "</section>",
+    )
+    first, *others = V.scenarios(ds)
+    page.add(T.other_cases(ds, [first], "The other cases, same owner"))
+    page.add(_fold("All cases with the other owners' views", T.other_cases(ds, others, "")) if others else "")
+
+
+def _tabs(page: Page, y: str, group: str) -> None:
+    """Fronts of one metric, one tab for each owner's view."""
+    names = V.scenarios(page.ds)
+    rules = "".join(f"#{group}-{i}:checked ~ .tab-{i} {{ display: block; }}" for i in range(len(names)))
+    page.add(f'<style>{rules}</style><div class="tabs">')
+    for i, scenario in enumerate(names):
+        page.add(
+            f'<input type="radio" name="{group}" id="{group}-{i}"{" checked" if i == 0 else ""}>'
+            f'<label for="{group}-{i}">{esc(V.name_of(page.ds, scenario))}</label>'
+        )
+    for i, scenario in enumerate(names):
+        record = F.fronts(page.ds, y, scenario)
+        values = T.scenario_line(page.ds, scenario)
+        under = f"Owner's view {esc(V.name_of(page.ds, scenario))}" + (f": {values} (in brackets: 90 % range)." if values else ".")
+        page.add(f'<div class="tab tab-{i}">', figure(page, record, D.front, "front", [y, V.SPEED], under), "</div>")
+    page.add("</div>")
+
+
+def _fronts(page: Page) -> None:
+    page.add('<h2 id="cost">1. What does a token cost, at which speed?</h2>')
+    _tabs(page, V.COST, "owner")
+    page.add('<h2 id="throughput">2. How much does one chip serve?</h2>')
+    case, _ = V.headline(page.ds)
+    page.add(
+        figure(
+            page,
+            F.fronts(page.ds, V.THROUGHPUT, case.scenario),
+            D.front,
+            "front",
+            [V.THROUGHPUT, V.SPEED],
+            f"Layouts chosen for least cost, owner's view {esc(V.name_of(page.ds, case.scenario))}; a chip may serve more at higher cost.",
+        )
+    )
+
+
+BAR_TITLES = {
+    "time": "Where does the time go?",
+    "dollar": "Where does the dollar go?",
+    "die": "Where does the die go?",
+    "chip_cost": "What does one chip cost to make?",
+}
+
+
+def _breakdowns(page: Page) -> None:
+    page.add('<h2 id="breakdown">3. Where do time, money and silicon go?</h2>')
+    for record in I.breakdowns(page.ds):
+        parts = list(dict.fromkeys(c for _, bars in record.panels for b in bars for c, _ in b.shares))
+        page.add(f"<h3>{BAR_TITLES[record.name]}</h3>", figure(page, record, D.bars, "bars", [record.quantity, *parts]))
+
+
+def _bounds(page: Page) -> None:
+    case, _ = V.headline(page.ds)
+    every = [I.bound_strip(page.ds, c) for c in V.cases(page.ds, case.scenario)]
+    page.add('<h2 id="bound">4. What limits?</h2>', T.strip(every[0]), f"<p>{esc(every[0].caption)}</p>")
+    rows = [
+        {"model": c.model, "workload": c.workload, **row}
+        for c, s in zip(V.cases(page.ds, case.scenario), every, strict=True)
+        for row in s.rows
+    ]
+    page.files["figures/bound.csv"] = csv_text(rows)
+    others = "".join(T.strip(s) + f"<p>{esc(s.caption)}</p>" for s in every[1:])
+    page.add(_fold("The other cases", others) if others else "", folds(page, "bound", ["bound", "time_s"], "bound", drawn=False))
+
+
+def _designs(page: Page) -> None:
+    case, _ = V.headline(page.ds)
+    page.add('<h2 id="designs">5. The winning designs</h2>', T.winners(page.ds, case), T.variables(page.ds, case))
+    others = "".join(T.winners(page.ds, c) + T.variables(page.ds, c) for c in V.cases(page.ds, case.scenario)[1:])
+    page.add(
+        _fold("The other cases", others) if others else "",
+        '<p class="under">Every design on a front, with all values: <a href="designs.csv">designs.csv</a>.</p>',
+    )
+
+
+def _matters(page: Page) -> None:
+    record = I.tornado(page.ds)
+    if record:
+        page.add('<h2 id="matters">6. What matters most?</h2>', figure(page, record, D.tornado, "elasticity", ["elasticity", V.COST]))
+
+
+def _certificates(page: Page) -> None:
+    rows = V.attr(page.ds, "certificates", [])
+    if not rows:
+        return
+    columns = list(dict.fromkeys(k for r in rows for k in r))
+    body = [[esc(W.number(r[c])) if isinstance(r.get(c), float) else esc(str(r.get(c, "–"))) for c in columns] for r in rows]
+    page.add(
+        "<h3>Certified bounds</h3><p>Inside the stated box no design of the family can cost less than the bound, in this model.</p>",
+        T.table([T.term(c) for c in columns], body),
+    )
+
+
+def _sources(page: Page) -> None:
+    ds = page.ds
+    case, limit_s = V.headline(ds)
+    v = V.view(ds, case)
+    ranking = V.winners(v, V.limit_index(v, limit_s))
+    rows = V.attr(ds, "assumptions", [])
+    page.add(
+        '<h2 id="assumptions">7. Assumptions</h2>',
+        "<p>The values that carry the answer, those that move the winner's cost most first; "
+        "the change over the range is first order, one value at a time.</p>",
+        T.assumptions(ds, rows, case, ranking[0][0] if ranking else None) if rows else "<p>None recorded.</p>",
+        '<h2 id="sources">8. Sources</h2>',
+        T.bibliography(ds),
+    )
+
+
+def _rerun(page: Page) -> None:
+    ds = page.ds
+    name = str(ds.attrs.get("study", "STUDY"))
+    command = f"dse run {name} --seed {ds.attrs.get('seed', 0)}" + (f" --budget {ds.attrs['budget']}" if "budget" in ds.attrs else "")
+    facts = [["Command", f"<code>{esc(command)}</code>"]]
+    for key in (
+        "study_sha256",
+        "catalog_sha256",
+        "git_commit",
+        "created_utc",
+        "wall_time_s",
+        "counts",
+        *sorted(str(k) for k in ds.attrs if "version" in str(k)),
+        "platform",
+    ):
+        if ds.attrs.get(key) not in (None, ""):
+            value = V.attr(ds, key, "")
+            said = (
+                ", ".join(f"{k} {W.number(x) if isinstance(x, int | float) else x}" for k, x in value.items())
+                if isinstance(value, dict)
+                else str(value)
+            )
+            facts.append([esc(key.replace("_", " ")), f"<code>{esc(said)}</code>"])
+    cite = (
+        f"dse: {ds.attrs.get('title', name)}. Study {str(ds.attrs.get('study_sha256', ''))[:12]}, "
+        f"catalogue {str(ds.attrs.get('catalog_sha256', ''))[:12]}, "
+        f"seed {ds.attrs.get('seed', 0)}, {str(ds.attrs.get('created_utc', ''))[:10]}."
+    )
+    page.add(
+        '<h2 id="rerun">9. Run it again, cite it</h2>',
+        T.table(["", ""], facts),
+        f"<pre>{esc(cite)}</pre>",
+        _fold("The study file", f"<pre>{esc(str(ds.attrs['study_toml']))}</pre>") if ds.attrs.get("study_toml") else "",
+    )
+
+
+NAVIGATION = (
+    ("answer", "Answer"),
+    ("cost", "Cost"),
+    ("throughput", "Throughput"),
+    ("breakdown", "Breakdowns"),
+    ("bound", "Limits"),
+    ("designs", "Designs"),
+    ("matters", "Elasticities"),
+    ("assumptions", "Assumptions"),
+    ("sources", "Sources"),
+    ("rerun", "Rerun and cite"),
+)
+
+
+def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
+    """The page and the files beside it (relative path -> content): a pure function of the Dataset."""
+    page = Page(ds)
+    with mpl.rc_context(D.STYLE):
+        for section in (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun):
+            section(page)
+        case, _ = V.headline(ds)
+        page.files["figures/headline.png"] = D.png(D.front(F.fronts(ds, V.COST, case.scenario, only=case, name="headline")))
+    body = "\n".join(page.body)
+    links = "".join(f'<a href="#{key}">{label}</a>' for key, label in NAVIGATION if f'id="{key}"' in body)
+    title = esc(str(ds.attrs.get("title", "Design-space study")))
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    question = f'<p class="question">{esc(str(ds.attrs["question"]))}</p>' if ds.attrs.get("question") else ""
+    text = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title>\n<style>{css}</style></head>\n<body><h1>{title}</h1>\n{question}\n<nav>{links}</nav>\n{body}\n</body></html>\n"
+    )
+    return text, page.files

@@ -1,0 +1,247 @@
+"""How are numbers and findings said in words? Number formats, layouts in one line, and the sentences of the headline.
+
+Every sentence is computed from the Dataset, never typed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import xarray as xr
+
+from dse import glossary, units
+from dse.report import view as V
+
+LARGE = 1e6
+DIGITS = 3
+DAY_S = 86400
+YEAR_S = 365 * DAY_S
+PEOPLE = {"s": (1 / YEAR_S, "year"), "1/s": (YEAR_S, "1/year"), "USD/J": (3.6e6, "USD/kWh"), "USD/s": (3600, "USD/h")}
+NARROW = "\u202f"  # a space that does not break
+CLOSE = 0.1  # a lead below this share is called close
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
+    """A number for people: significant digits, thousands apart, a dash for nothing.
+
+    >>> number(1234567.0), number(0.012345), number(57.26), number(None), number(20000.0)
+    ('1.23e6', '0.0123', '57.3', '–', '20,000')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if abs(value) >= LARGE or exponent < -DIGITS - 1:
+        mantissa = f"{value / 10.0**exponent:.{digits}g}"
+        return f"{mantissa}e{exponent}"
+    if abs(value) >= 10**digits:
+        return f"{round(value, digits - 1 - exponent):,.0f}"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text else f"{float(text):,.0f}"
+
+
+def shown(name: str, value: Any) -> str:
+    """A value of a glossary name in the unit in which people see it (without the unit).
+
+    >>> shown("tpot_s", 0.02), shown("bound", "kv"), shown("mfu", None)
+    ('20', 'KV cache', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return glossary.part(value) if name.startswith("bound") else value
+    return number(value * glossary.scale(name))
+
+
+def quantity(name: str, value: float) -> str:
+    """A value with its unit.
+
+    >>> quantity("tpot_s", 0.02)
+    '20 ms'
+    """
+    return f"{shown(name, value)} {glossary.unit(name)}".strip()
+
+
+def physical(value: float | None, unit: str) -> str:
+    """A value in an SI unit as people say it; long times in years, energy prices per kWh.
+
+    >>> physical(126144000.0, "s"), physical(2e-8, "USD/J"), physical(3.35e12, "byte/s"), physical(0.6, "1"), physical(3.17098e-9, "1/s")
+    ('4 year', '0.072 USD/kWh', '3.35 TB/s', '0.6', '0.1 1/year')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if unit in PEOPLE and (unit != "s" or abs(value) >= DAY_S):
+        factor, said = PEOPLE[unit]
+        return f"{number(value * factor)} {said}"
+    if unit.partition("/")[0] in ("byte", "FLOP", "s", "W", "J"):
+        return units.format_si(value, unit)
+    return f"{number(value)} {unit}" if unit not in ("", "1") else number(value)
+
+
+def percent(share: float, signed: bool = False) -> str:
+    """A share as per cent.
+
+    >>> [percent(x, signed=True).replace(NARROW, " ") for x in (0.123, -0.05)]
+    ['+12 %', '−5 %']
+    """
+    text = f"{abs(share) * 100:.2g}" if abs(share) < 1 else f"{abs(share) * 100:,.0f}"
+    sign = "−" if share < 0 else ("+" if signed else "")
+    return f"{sign}{text}{NARROW}%"
+
+
+def times(ratio: float, than: str = "") -> str:
+    """How much more: in per cent below a factor of two, else as a factor.
+
+    >>> [times(x, "X").replace(NARROW, " ") for x in (1.25, 3.333, 0.75, 1.002)]
+    ['25 % more than X', '3.3 times as much as X', '25 % less than X', 'within 1 % of X']
+    """
+    if abs(ratio - 1) < 0.01:
+        return f"within 1 % of {than}" if than else "the same within 1 %"
+    if ratio < 2:
+        return f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}" + (f" than {than}" if than else "")
+    return f"{number(ratio, 2)} times as much" + (f" as {than}" if than else "")
+
+
+def short(name: str) -> str:
+    """A chip's name for a crowded figure: capacity and brackets left out.
+
+    >>> short("NVIDIA H100 SXM5 80 GB (PCIe)")
+    'NVIDIA H100 SXM5'
+    """
+    return re.sub(r"\s*\(.*?\)|,?\s*\d+ ?Gi?B\b", "", name).strip() or name
+
+
+def design_name(v: V.CaseView, design: int) -> str:
+    """The chip's name, or family and first digits of the id of a hypothetical one."""
+    chip = str(v.chip[design])
+    if chip:
+        return chip
+    return f"{glossary.label(str(v.family[design]))} {str(v.ids[design])[:6]}"
+
+
+def layout(v: V.CaseView, design: int, limit: int) -> str:
+    """Layout in one line, degrees of 1 left out: ``16 chips, TP 8 × PP 2, batch 64, fp8 / KV fp8``."""
+    degrees = {k.upper(): V.cell(v, k, design, limit) for k in ("tp", "pp", "cp", "dp", "ep")}
+    cut = " × ".join(f"{k} {x:g}" for k, x in degrees.items() if x is not None and x > 1)
+    chips, batch = V.cell(v, "chips", design, limit), V.cell(v, "batch", design, limit)
+    weights, kv = V.cell(v, "format_weights", design, limit), V.cell(v, "format_kv", design, limit)
+    pieces = [
+        f"{chips:g} chip{'s' if chips != 1 else ''}" if chips else "",
+        cut,
+        f"batch {number(batch)}",
+        weights or "",
+        f"KV {kv}" if kv else "",
+    ]
+    return ", ".join(p for p in pieces if p)
+
+
+def speed_range(regime: V.Regime) -> str:
+    """Where a regime lies, in token/s/user."""
+    slow, fast = number(regime.slow_token_per_s), number(regime.fast_token_per_s)
+    return f"at {slow} token/s/user" if slow == fast else f"from {slow} to {fast} token/s/user"
+
+
+def regimes_sentence(v: V.CaseView) -> str:
+    """Who wins at which speed, in one sentence."""
+    found = V.regimes(v)
+    if not found:
+        return "No design meets any of the limits."
+    pieces = [
+        f"{glossary.label(r.family)} {speed_range(r)} "
+        f"({number(r.cost_slow_usd)}{'' if r.cost_slow_usd == r.cost_fast_usd else ' to ' + number(r.cost_fast_usd)} USD/Mtoken)"
+        for r in found
+    ]
+    only = " (the only family here)" if len(set(v.family[v.candidate])) == 1 else ""
+    return "Cheapest by promised speed: " + "; ".join(pieces) + only + "."
+
+
+def winner_sentence(ds: xr.Dataset, v: V.CaseView, limit: int) -> str:
+    """Who wins at one limit, by how much, at what cost."""
+    ranking = V.winners(v, limit)
+    speed = number(1 / v.limits_s[limit])
+    promise = f"at {speed} token/s/user or faster (at most {quantity('tpot_limit', v.limits_s[limit])} per token)"
+    if not ranking:
+        return f"{V.case_name(ds, v.case)}: nothing is feasible {promise}."
+    family, _, cost = ranking[0]
+    text = f"{V.case_name(ds, v.case)}, {promise}: {glossary.label(family)} is cheapest, {number(cost)} USD per million output tokens"
+    if len(ranking) > 1:
+        text += f"; the next family, {glossary.label(ranking[1][0])}, costs {times(ranking[1][2] / cost)}"
+    return text + "."
+
+
+def design_sentence(v: V.CaseView, limit: int) -> str:
+    """Which design wins at one limit, in which layout; empty where nothing is feasible."""
+    ranking = V.winners(v, limit)
+    if not ranking:
+        return ""
+    design = ranking[0][1]
+    return f"The design is {design_name(v, design)}: {layout(v, design, limit)}."
+
+
+def existing_sentence(v: V.CaseView, limit: int) -> str:
+    """Where the chips that exist stand against the winner."""
+    ranking, best = V.winners(v, limit), V.cheapest_existing(v, limit)
+    if best is None:
+        return "No existing chip in this study meets the limit."
+    cost = float(v.grid(V.COST)[best, limit])
+    chip = short(str(v.chip[best]) or str(v.ids[best]))
+    if not ranking or not (v.status == "hypothetical").any():
+        return f"The cheapest chip that exists is {chip} at {number(cost)} USD/Mtoken."
+    return f"Of the chips that exist, {chip} is cheapest at {number(cost)} USD/Mtoken: {times(cost / ranking[0][2], 'the winner')}."
+
+
+def close_sentence(v: V.CaseView) -> str:
+    """At which speeds the choice of family is close; empty if nowhere."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for limit in sorted(range(len(v.limits_s)), key=lambda t: -v.limits_s[t]):
+        ranking = V.winners(v, limit)
+        for family, _, cost in ranking[1:]:
+            if cost < ranking[0][2] * (1 + CLOSE):
+                found.setdefault((family, ranking[0][0]), []).append(number(1 / v.limits_s[limit]))
+    if not found:
+        return f"At no promised speed does another family come within {percent(CLOSE)} of the cheapest."
+    said = [f"{glossary.label(a)} (cheapest: {glossary.label(b)}) at {', '.join(speeds)} token/s/user" for (a, b), speeds in found.items()]
+    return f"Within {percent(CLOSE)} of the cheapest: " + "; ".join(said) + "."
+
+
+def below_sentence(v: V.CaseView, limit: int) -> str:
+    """Whether weights below 4 bit would change the winner; empty if not."""
+    ranking, below = V.winners(v, limit), V.cheapest(v, limit, v.candidate, below_4_bit=True)
+    if below is None:
+        return ""
+    cost = float(v.grid(V.COST)[below, limit])
+    if ranking and cost >= ranking[0][2]:
+        return ""
+    return (
+        f"With weights below 4 bit, whose loss of accuracy is not priced here, {glossary.label(str(v.family[below]))} would cost "
+        f"{number(cost)} USD/Mtoken; such points are dashed and never win."
+    )
+
+
+def sureness(ds: xr.Dataset, v: V.CaseView, limit: int) -> str:
+    """How sure the headline is: interval from stated ranges, kinds of the values it rests on, certificates where there are any."""
+    rows = V.attr(ds, "assumptions", [])
+    kinds = {kind: sum(r.get("kind") == kind for r in rows) for kind in ("estimate", "assumption", "fit", "claim")}
+    counted = ", ".join(f"{n} of kind {k}" for k, n in kinds.items() if n)
+    text = "A model estimate, not a measurement. "
+    if counted:
+        text += f"The study rests on {sum(kinds.values())} values that are no datasheet facts ({counted}). "
+    ranking = V.winners(v, limit)
+    known = V.spread(ds, v.case, ranking[0][0]) if ranking else None
+    if not known:
+        return text.strip()
+    low, high, n = known
+    cost = ranking[0][2]
+    text += (
+        f"Their ranges alone put the winner's cost between {number(cost * low)} and {number(cost * high)} USD/Mtoken "
+        f"(90 %, first order, {n} values that have a range and an elasticity)"
+    )
+    if len(ranking) > 1:
+        inside = "inside" if ranking[1][2] < cost * high else "outside"
+        text += (
+            f"; {glossary.label(ranking[1][0])}, at {number(ranking[1][2])}, lies {inside} that range (values that both share move both)"
+        )
+    return text + "."

@@ -1,0 +1,96 @@
+"""How good is a block of hypothetical chips? Designs are built, every layout is tried in every case, and the best are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from dse.chips import FAMILIES
+from dse.chips.common import Built
+from dse.search.layouts import Case, Grid, layout_table, screen
+from dse.search.shards import Scores
+from dse.space import Space, take
+from dse.types import Chip, FamilyConstants, Process, Slacks, Technology
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What a family is built with."""
+
+    family: str
+    space: Space
+    processes: tuple[Process, ...]  # in the order of the node choice
+    technology: Technology
+    constants: FamilyConstants
+
+
+@dataclass(frozen=True)
+class Questions:
+    """All cases of a study, its limits, and the position of the headline case and owner."""
+
+    cases: tuple[Case, ...]
+    limits_s: tuple[float, ...]
+    headline_case: int
+    headline_scenario: int
+
+    @property
+    def cells(self) -> int:
+        return sum(len(c.prices) for c in self.cases) * len(self.limits_s)
+
+
+def build_block(shop: Shop, values: Mapping[str, np.ndarray]) -> Built:
+    """Chips of a block of designs; leaves ``(n,)`` or scalars."""
+    process = take(shop.processes, values["node"])
+    return FAMILIES[shop.family].build(values, process, shop.technology, shop.constants)
+
+
+def column(tree: Any, n: int) -> Any:
+    """The same pytree with leaves ``(n, 1)`` (scalars stay)."""
+    return jax.tree.map(lambda x: np.asarray(x, float).reshape(n, 1) if np.size(x) > 1 or np.ndim(x) else np.asarray(x, float), tree)
+
+
+def pad(values: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """Designs repeated to ``n`` rows (the last one fills up)."""
+    return {k: np.concatenate([v, np.repeat(v[-1:], n - len(v))]) for k, v in values.items()}
+
+
+def tables(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
+    """Layout table of every model that occurs."""
+    return {c.model_id: layout_table(c.model, grid) for c in cases}
+
+
+def score(chips: Chip, n: int, questions: Questions, grid: Grid) -> Scores:
+    """Cost of every chip in every cell, over all layouts and formats of the grid."""
+    known = tables(questions.cases, grid)
+    costs, evaluations = [], 0
+    best, fastest = np.full(n, np.inf), np.full(n, np.inf)
+    for i, case in enumerate(questions.cases):
+        found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s)
+        evaluations += count
+        costs.append(found.cost.reshape(-1, n))
+        if i == questions.headline_case:
+            headline = found.cost[questions.headline_scenario]
+            best = headline.min(axis=0)
+            limits = np.array(questions.limits_s)[:, None]
+            fastest = np.where(np.isfinite(headline), limits, np.inf).min(axis=0)
+    limit_slack = {f.name: -np.broadcast_to(np.asarray(getattr(chips.slack, f.name), float).ravel(), (n,)) for f in fields(Slacks)}
+    constraints = {**limit_slack, "headline": np.where(np.isfinite(best), 0.0, 1.0)}
+    return Scores(np.concatenate(costs).T, np.stack([best, fastest], axis=1), constraints, evaluations)
+
+
+def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
+    """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it."""
+
+    def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
+        n = len(next(iter(values.values())))
+        chips = column(build_block(shop, pad(values, size)).chip, size)
+        scores = score(chips, size, questions, grid)
+        return replace(
+            scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
+        )
+
+    return evaluate_block

@@ -1,0 +1,209 @@
+"""The study as a user sees it: one Optuna trial = one chip with its whole inner front. The only module that imports Optuna.
+
+The journal is the ledger; each round is written as finished trials, in bulk, and then sealed by a study attribute. The sampler works on a
+copy in memory that holds the sealed rounds and nothing else, with a seed of its own for each round: so a study that was killed and resumed,
+or that ran on one worker or two, asks for the same chips.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._ga._base import BaseGASampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from dse.errors import DseError, InputError, closest
+from dse.space import Space
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SEALED = "sealed_rounds"
+WORST = 1e12  # finite stand-in for the value of a chip without a feasible layout; its named constraints say that it has none
+DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One chip as it is recorded: its decisions by name, its values, constraints and inner front."""
+
+    decisions: Mapping[str, float | int | str]
+    values: tuple[float, float]  # least cost, fastest token, both of the headline case
+    constraints: Mapping[str, float]  # <= 0 is feasible
+    front: Sequence[float]  # cost in every cell, inf where infeasible
+    origin: str  # "asked" from the sampler, or "bred" from the archive
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One Optuna study (one shard of ours) in its storage."""
+
+    study: optuna.Study
+    distributions: Mapping[str, BaseDistribution]
+
+
+def samplers() -> dict[str, Any]:
+    """Samplers by name; each takes a seed."""
+    return {
+        "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=32),
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
+        "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
+        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+        "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    }
+
+
+def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """A fresh sampler. Raises InputError for an unknown name."""
+    known = samplers()
+    if name not in known:
+        raise InputError(f"search.sampler — found {name!r}, allowed {', '.join(known)}{closest(name, known)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return known[name](seed)
+
+
+def distributions_of(space: Space) -> dict[str, BaseDistribution]:
+    """Optuna's view of a family's design variables; a variable with a single value is left out."""
+    found: dict[str, BaseDistribution] = {}
+    for v in space.variables:
+        if v.size <= 1:
+            continue
+        if v.kind == "choice":
+            found[v.name] = CategoricalDistribution(list(v.names))
+        elif v.kind == "int":
+            found[v.name] = IntDistribution(round(v.low), round(v.high))
+        else:
+            found[v.name] = FloatDistribution(v.low, v.high, log=v.log)
+    return found
+
+
+def trim_journal(path: Path) -> None:
+    """Cut a last line that a killed process left unfinished, so that the journal can be read and continued."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def open_storage(where: str | Path) -> BaseStorage:
+    """Storage of a journal file (a path) or of any Optuna storage URL. Raises DseError when it cannot be read."""
+    try:
+        if isinstance(where, Path):
+            trim_journal(where)
+            return JournalStorage(JournalFileBackend(str(where)))
+        return optuna.storages.get_storage(where)
+    except Exception as error:
+        message = (
+            f"{where}: storage — cannot be opened ({type(error).__name__}: {error}); start again with --force, or name another --storage"
+        )
+        raise DseError(message) from error
+
+
+def open_ledger(storage: BaseStorage, name: str, space: Space, attributes: Mapping[str, Any]) -> Ledger:
+    """The study of a shard, created or continued. A study made for something else (other ``attributes``) is refused."""
+    study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True)
+    for key, value in attributes.items():
+        known = study.user_attrs.get(key)
+        if known is None:
+            study.set_user_attr(key, value)
+        elif known != value:
+            raise InputError(f"{name}: {key} — the storage holds a study with {known!r}, now {value!r}; use --force or another --out")
+    return Ledger(study, distributions_of(space))
+
+
+def sealed_rounds(ledger: Ledger) -> int:
+    """Rounds that are completely recorded."""
+    return int(ledger.study.user_attrs.get(SEALED, 0))
+
+
+def _trials_of_round(ledger: Ledger, number: int) -> list[FrozenTrial]:
+    return [t for t in ledger.study.get_trials(deepcopy=False) if t.user_attrs.get("round") == number]
+
+
+def entries(ledger: Ledger, number: int) -> list[Entry]:
+    """What a sealed round recorded, in its order."""
+    return [
+        Entry(
+            decisions=t.user_attrs["decisions"],
+            values=(t.values[0], t.values[1]),
+            constraints=dict(t.constraints),
+            front=[math.inf if x is None else x for x in t.user_attrs["front"]],
+            origin=t.user_attrs["origin"],
+        )
+        for t in _trials_of_round(ledger, number)
+    ]
+
+
+def memory_study(recorded: Sequence[FrozenTrial]) -> optuna.Study:
+    """The recorded trials as a study in memory, for the sampler to look at."""
+    study = optuna.create_study(directions=DIRECTIONS)
+    study.add_trials(recorded)
+    return study
+
+
+def frozen(ledger: Ledger, entry: Entry, number: int, generation: tuple[str, int] | None) -> FrozenTrial:
+    """An entry as a finished trial."""
+    trial = create_trial(
+        params={k: entry.decisions[k] for k in ledger.distributions},
+        distributions=dict(ledger.distributions),
+        values=[v if math.isfinite(v) else WORST for v in entry.values],
+        constraints=dict(entry.constraints),
+        user_attrs={
+            "round": number,
+            "origin": entry.origin,
+            "decisions": dict(entry.decisions),
+            "front": [x if math.isfinite(x) else None for x in entry.front],
+        },
+        system_attrs={} if generation is None else {generation[0]: generation[1]},
+        state=TrialState.COMPLETE,
+    )
+    return trial
+
+
+def _generation(sampler: optuna.samplers.BaseSampler, recorded: Sequence[FrozenTrial]) -> tuple[str, int] | None:
+    """Key and number of the generation that a genetic sampler is filling, so that bred chips can become parents too."""
+    if not isinstance(sampler, BaseGASampler):
+        return None
+    key = type(sampler)._get_generation_key()
+    last = max((t.system_attrs.get(key, 0) for t in recorded), default=0)
+    members = sum(t.system_attrs.get(key) == last for t in recorded)
+    return key, last + (members >= (sampler.population_size or 1))
+
+
+def ask(ledger: Ledger, sampler_name: str, seed: int, count: int) -> tuple[list[dict[str, Any]], tuple[str, int] | None]:
+    """Decisions that the sampler proposes for ``count`` chips, from the sealed rounds alone, and the generation they belong to."""
+    done = sealed_rounds(ledger)
+    recorded = [t for t in ledger.study.get_trials(deepcopy=False) if t.user_attrs.get("round", done) < done]
+    sampler = sampler_of(sampler_name, seed)
+    generation = _generation(sampler, recorded)
+    study = memory_study(recorded)
+    study.sampler = sampler
+    return [study.ask(dict(ledger.distributions)).params for _ in range(count)], generation
+
+
+def record(ledger: Ledger, number: int, found: Sequence[Entry], generation: tuple[str, int] | None, counts: Mapping[str, float]) -> None:
+    """Write a round as finished trials and seal it; a round that was half written by a killed run is completed, not repeated."""
+    already = len(_trials_of_round(ledger, number))
+    ledger.study.add_trials([frozen(ledger, e, number, generation) for e in found[already:]])
+    for key, value in counts.items():
+        ledger.study.set_user_attr(key, value)
+    ledger.study.set_user_attr(SEALED, number + 1)
+
+
+def seed_of(seed: int, label: str, number: int) -> np.random.Generator:
+    """Generator of a round, from (seed, shard, round) alone."""
+    return np.random.default_rng([seed, *label.encode(), number])

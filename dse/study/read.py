@@ -1,0 +1,161 @@
+"""What does this study file say? A TOML text becomes one ``Study``; all its mistakes come in one InputError."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dse import glossary
+from dse.errors import InputError, closest
+from dse.study.record import EXPERT_LAYOUTS, Headline, Layouts, Limits, Search, Study
+from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, text, time, whole
+
+SAMPLERS = ("nsga2", "tpe", "cmaes", "gp", "qmc", "random")
+NO_FAMILY = "other"  # what belongs to no family has no design space
+_REQUIRED = object()
+
+
+@dataclass
+class _Reader:
+    """One file while it is read, and what was wrong with it so far."""
+
+    file: str
+    problems: list[str]
+
+    def problem(self, where: str, found: Any, allowed: str) -> None:
+        self.problems.append(f"{self.file}: {where} — found {found}, allowed {allowed}")
+
+    def value(self, table: Mapping[str, Any], where: str, key: str, check: Check, default: Any = _REQUIRED) -> Any:
+        """The checked value of a key; its default (None where there is none) if it is missing or wrong."""
+        fallback = None if default is _REQUIRED else default
+        try:
+            if key in table:
+                return check(table[key])
+            if default is _REQUIRED:
+                check(None)
+        except WrongError as wrong:
+            self.problem(where + key, repr(table[key]) if key in table else "nothing", str(wrong))
+        return fallback
+
+    def table(self, table: Mapping[str, Any], key: str) -> dict[str, Any]:
+        found = table.get(key, {})
+        if not isinstance(found, dict):
+            self.problem(key, repr(found), f"a table, [{key}]")
+            return {}
+        return found
+
+    def known(self, table: Mapping[str, Any], where: str, names: tuple[str, ...]) -> None:
+        """Every key of the table must be one of the names."""
+        for key in table:
+            if key not in names:
+                self.problem(where + key, "an unknown field", f"{', '.join(names)}{closest(key, names)}")
+
+
+_FIELDS: dict[str, tuple[Check, Any]] = {
+    "name": (name, None),
+    "title": (text, _REQUIRED),
+    "question": (text, ""),
+    "seed": (whole(0), 0),
+    "budget": (whole(1), _REQUIRED),
+    "max_seconds": (positive, None),
+    "models": (list_of(text), _REQUIRED),
+    "workloads": (list_of(text), _REQUIRED),
+    "scenarios": (list_of(text), _REQUIRED),
+    "real_chips": (list_of(text, empty=True), ()),
+    "objectives": (list_of(objective), ("usd_per_million_output_token", "tpot_s")),
+}
+_TABLES = ("limits", "headline", "families", "layouts", "search")
+_DEGREE = list_of(whole(1))
+_DEGREES = ("tp", "pp", "dp", "batch")
+_LAYOUT_FIELDS: dict[str, Check] = {**dict.fromkeys(_DEGREES, _DEGREE), "ep": list_of(one_of(*EXPERT_LAYOUTS))}
+_SEARCH_FIELDS: dict[str, Check] = {"sampler": one_of(*SAMPLERS), "explore": flag, "asked": whole(0), "bred": whole(0)}
+
+
+def parse_study(source: str, path: Path, label: str | None = None) -> Study:
+    """The study in the TOML text ``source`` of the file ``path``, ``label`` in messages. Raises InputError with every mistake."""
+    file = label or path.as_posix()
+    try:
+        raw = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: TOML — {error}") from error
+    reader = _Reader(file, [])
+    reader.known(raw, "", (*_FIELDS, *_TABLES))
+    top = {key: reader.value(raw, "", key, check, default) for key, (check, default) in _FIELDS.items()}
+    top["name"] = top["name"] or path.stem
+    limits = _limits(raw, top["workloads"], reader)
+    headline = _headline(raw, top, limits, reader)
+    families, layouts, search = _families(raw, reader), _layouts(raw, reader), _search(raw, reader)
+    if not families and not top["real_chips"] and not reader.problems:
+        reader.problem("families", "no chip at all", "families to search, such as [families.hbm_gpu], or real_chips = [...]")
+    if reader.problems:
+        raise InputError(reader.problems)
+    parts: dict[str, Any] = {"limits": limits, "headline": headline, "families": families, "layouts": layouts, "search": search}
+    return Study(**top, **parts, text=source, path=path, label=file)
+
+
+def _limits(raw: Mapping[str, Any], workloads: tuple[str, ...] | None, reader: _Reader) -> Limits:
+    table = reader.table(raw, "limits")
+    reader.known(table, "limits.", ("tpot", "ttft", "max_chips"))
+    tpot = reader.value(table, "limits.", "tpot", list_of(time))
+    most = reader.value(table, "limits.", "max_chips", whole(1), Limits.max_chips)
+    ttft = table.get("ttft", {})
+    if not isinstance(ttft, dict):
+        reader.problem("limits.ttft", repr(ttft), 'a time for each workload, such as { chat = "2 s" }')
+        ttft = {}
+    reader.known(ttft, "limits.ttft.", workloads if workloads is not None else tuple(ttft))
+    times = {key: reader.value(ttft, "limits.ttft.", key, time) for key in ttft}
+    return Limits(tpot=tuple(sorted(tpot or (), reverse=True)), ttft=times, max_chips=most)
+
+
+def _headline(raw: Mapping[str, Any], top: Mapping[str, Any], limits: Limits, reader: _Reader) -> Headline:
+    """The headline case: what the file says of it, else the first of each list and the middle limit."""
+    table = reader.table(raw, "headline")
+    reader.known(table, "headline.", ("model", "workload", "scenario", "tpot"))
+
+    def named(key: str) -> str:
+        listed = top[key + "s"]
+        return reader.value(table, "headline.", key, one_of(*listed) if listed else text, listed[0] if listed else "")
+
+    tpot = reader.value(table, "headline.", "tpot", time, limits.tpot[len(limits.tpot) // 2] if limits.tpot else 0.0)
+    if limits.tpot and tpot not in limits.tpot:
+        allowed = ", ".join(f"{1e3 * s:g} ms" for s in limits.tpot)
+        reader.problem("headline.tpot", repr(table.get("tpot")), f"one of limits.tpot: {allowed}")
+    return Headline(model=named("model"), workload=named("workload"), scenario=named("scenario"), tpot=tpot)
+
+
+def _families(raw: Mapping[str, Any], reader: _Reader) -> dict[str, dict[str, Any]]:
+    """By family: what the study says of its design variables; ``nodes`` is a list for the variable ``node``."""
+    table = reader.table(raw, "families")
+    known = tuple(family for family in glossary.load().families if family != NO_FAMILY)
+    reader.known(table, "families.", known)
+    found = {}
+    for family, choice in table.items():
+        where = f"families.{family}"
+        if not isinstance(choice, dict):
+            reader.problem(where, repr(choice), f"a table, [{where}] (an empty one takes the family's defaults)")
+        elif family in known:
+            if "nodes" in choice and "node" in choice:
+                reader.problem(f"{where}.node", "nodes beside it", "one of them")
+            nodes = reader.value(choice, f"{where}.", "nodes", list_of(text), None)
+            rest = {key: value for key, value in choice.items() if key != "nodes"}
+            found[family] = rest if nodes is None else {"node": list(nodes), **rest}
+    return found
+
+
+def _layouts(raw: Mapping[str, Any], reader: _Reader) -> Layouts:
+    table = reader.table(raw, "layouts")
+    checks = {**_LAYOUT_FIELDS, "formats": list_of(one_of(*glossary.load().formats))}
+    reader.known(table, "layouts.", tuple(checks))
+    return Layouts(**{key: reader.value(table, "layouts.", key, check, getattr(Layouts, key)) for key, check in checks.items()})
+
+
+def _search(raw: Mapping[str, Any], reader: _Reader) -> Search:
+    table = reader.table(raw, "search")
+    reader.known(table, "search.", tuple(_SEARCH_FIELDS))
+    search = Search(**{key: reader.value(table, "search.", key, check, getattr(Search, key)) for key, check in _SEARCH_FIELDS.items()})
+    if search.asked + (search.bred if search.explore else 0) < 1:
+        reader.problem("search.asked", "a round without chips", "asked from 1, or explore = true with bred from 1")
+    return search

@@ -1,0 +1,87 @@
+"""What is a study, once it is read? Frozen records of plain Python: names, limits, grids, and the text they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+EXPERT_LAYOUTS = ("none", "full")  # experts as the weights they are (ep = 1), or spread over all chips of a stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is promised to users [s], and how large an instance may be."""
+
+    tpot: tuple[float, ...]  # mean time per output token, descending
+    ttft: Mapping[str, float] = field(default_factory=dict)  # to the first token, by workload; others take the workload's own limit
+    max_chips: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The case that the report answers first; ``tpot`` in s."""
+
+    model: str
+    workload: str
+    scenario: str
+    tpot: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layouts:
+    """The grid of layouts that is tried on every chip: all combinations that fit."""
+
+    tp: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    pp: tuple[int, ...] | None = None  # None: stages of 1, 2, 3, ... whole layers, by the depth of the model
+    dp: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)  # attention ranks, for mixtures of experts
+    ep: tuple[str, ...] = EXPERT_LAYOUTS
+    batch: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+    formats: tuple[str, ...] = ("bf16", "fp8", "nvfp4", "int4", "int3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How chips are chosen: what is asked from the sampler and what is bred from the archive in one round."""
+
+    sampler: str = "nsga2"
+    explore: bool = True
+    asked: int = 8
+    bred: int = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One checked study file. ``text`` and ``sha256`` are of the file as it was read, ``label`` is its name in messages."""
+
+    name: str
+    title: str
+    question: str
+    seed: int
+    budget: int  # chips evaluated over the whole study
+    max_seconds: float | None
+    models: tuple[str, ...]
+    workloads: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    limits: Limits
+    headline: Headline
+    families: Mapping[str, Mapping[str, Any]]  # by name: what is said of its design variables, as ``space.space_of`` takes it
+    real_chips: tuple[str, ...]
+    layouts: Layouts
+    search: Search
+    objectives: tuple[str, ...]
+    text: str = field(repr=False)
+    path: Path
+    label: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file's text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def cases(self) -> list[tuple[str, str, str]]:
+        """Every (model, workload, scenario) that is answered."""
+        return [(m, w, s) for m in self.models for w in self.workloads for s in self.scenarios]

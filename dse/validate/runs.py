@@ -1,0 +1,204 @@
+"""Which deployment does a measured run describe? From the columns of a system row to model, layout, workload and serving mode.
+
+The layout columns of published runs differ from ours in places; the rules that translate them stand here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dse.catalog import Catalog
+from dse.errors import InputError
+from dse.validate.shapes import Unpredictable
+
+Row = Mapping[str, str]
+
+LARGEST_BATCH = 2048.0  # requests in flight where a run queues everything
+FORMATS = {
+    "mxfp4": "mxfp4", "nvfp4": "nvfp4", "fp8": "fp8", "fp8 block": "fp8_block", "fp8_block": "fp8_block", "fp16": "bf16", "bf16": "bf16",
+    "int8": "int8", "not stated (bf16 likely)": "bf16", "bf16/fp8 not stated": "bf16", "nvfp4 moe, fp8 attention": "nvfp4",
+    "fp8 block, bf16 attention": "fp8_block/bf16",
+}  # fmt: skip
+KV_FORMATS = {"fp8": "fp8", "fp16": "bf16", "bf16": "bf16"}
+SERVING = {
+    "aggregated": "aggregated", "closed loop concurrency": "aggregated", "serving": "aggregated", "disagg": "disaggregated",
+    "offline max throughput": "aggregated", "static batch": "static", "static batch prefill": "prefill", "static batch decode": "static",
+}  # fmt: skip
+WORKER = re.compile(r"(prefill|decode) (\d+) workers x TP(\d+) EP(\d+) dp_attention=(true|false) on (\d+) GPUs", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A layout as plain numbers."""
+
+    tp: float = 1.0
+    pp: float = 1.0
+    dp: float = 1.0
+    ep: float = 1.0
+
+    @property
+    def chips(self) -> float:
+        return self.tp * self.pp * self.dp
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured run. ``batch`` is None where it is what the memory holds; ``workers`` decode instances share the requests."""
+
+    chip: str
+    model: str
+    serving: str
+    format: str | None
+    isl: float
+    osl: float
+    batch: float | None
+    cut: Cut | None
+    chips: float
+    prefill: Cut | None = None
+    workers: float = 1.0
+
+
+def squeeze(name: str) -> str:
+    """A model's name without case, vendor prefix, punctuation and ``Instruct``.
+
+    >>> squeeze("meta-llama/Llama-3.1-70B-Instruct")
+    'llama3170b'
+    """
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"-instruct$", "", name.lower().rsplit("/", 1)[-1]))
+
+
+def shorten(name: str) -> str:
+    """The squeezed name without a trailing ``A22B`` or ``671B``.
+
+    >>> shorten("Qwen3-235B-A22B"), shorten("DeepSeek-R1 671B")
+    ('qwen3235b', 'deepseekr1')
+    """
+    return squeeze(re.sub(r"[- ](a\d+b|671b)$", "", name.lower()))
+
+
+class Models:
+    """Models by the names that measurement files use."""
+
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
+        self._by: list[dict[str, set[str]]] = [{}, {}]
+        for identity, record in catalog.records["models"].items():
+            for name in (identity, record.name, *record.aliases):
+                self._by[0].setdefault(squeeze(name), set()).add(identity)
+                self._by[1].setdefault(shorten(name), set()).add(identity)
+
+    def find(self, name: str) -> str:
+        """Id of the model.
+
+        Raises: Unpredictable: no model, or more than one, has that name.
+        """
+        try:
+            return self.catalog.resolve("models", name)
+        except InputError:
+            pass
+        if "/" in name and name.rsplit("/", 1)[-1].lower() in {"r1"}:
+            name = name.rsplit("/", 1)[0]
+        for table, key in zip(self._by, (squeeze(name), shorten(name)), strict=True):
+            found = table.get(key, set())
+            if len(found) == 1:
+                return next(iter(found))
+        raise Unpredictable("unknown model")
+
+
+def number(row: Row, column: str, default: float | None = None) -> float:
+    """A column as a number.
+
+    Raises: Unpredictable: it is blank or words, and there is no default.
+    """
+    text = (row.get(column) or "").strip()
+    try:
+        return float(text)
+    except ValueError:
+        if default is not None and not text:
+            return default
+        raise Unpredictable(f"{column} is {text!r}, not a number" if text else f"{column} is not stated") from None
+
+
+def _degrees(tp: float, pp: float, ep: float, dp: float | None, attention_dp: bool, chips: float) -> Cut:
+    """Degrees in our meaning: where ranks split the attention by request, the tp column is the world."""
+    if attention_dp and (dp is None or tp * pp * dp > chips):
+        return Cut(1.0, pp, tp, ep)
+    return Cut(tp, pp, dp or 1.0, ep)
+
+
+def layout_of(row: Row) -> Cut | None:
+    """Layout of an aggregated run; None where the file leaves it open."""
+    if not (row.get("tp") or "").strip():
+        return None
+    dp = number(row, "dp", 0.0) or None
+    chips = number(row, "n_chips", 1.0)
+    spread = (row.get("dp_attention") or "").lower() == "true"
+    return _degrees(number(row, "tp"), number(row, "pp", 1.0), number(row, "ep", 1.0), dp, spread or (dp or 0) > 1, chips)
+
+
+def workers_of(row: Row) -> dict[str, tuple[float, Cut]]:
+    """Number and layout of the prefill and decode workers of a disaggregated run, from its note."""
+    found = {}
+    for phase, count, tp, ep, spread, gpus in WORKER.findall(row.get("note", "")):
+        each = float(gpus) / float(count)
+        cut = _degrees(each if spread.lower() == "true" else float(tp), 1.0, float(ep), None, spread.lower() == "true", each)
+        found[phase.lower()] = (float(count), cut)
+    if len(found) < 2:
+        raise Unpredictable("layout of prefill and decode workers is not in the note")
+    return found
+
+
+def format_of(row: Row, model: str) -> str | None:
+    """Weight format (and cache format) by name; None for the format of release."""
+    text = (row.get("precision_weights") or "").strip().lower()
+    if text == "fp4":
+        text = "mxfp4" if model.startswith("gpt-oss") else "nvfp4"
+    if text.startswith("not stated") and text not in FORMATS or not text:
+        return None
+    if text not in FORMATS:
+        raise Unpredictable(f"format {text!r} is unknown")
+    kv = KV_FORMATS.get((row.get("precision_kv") or "").strip().lower())
+    return f"{FORMATS[text]}/{kv}" if kv and "/" not in FORMATS[text] else FORMATS[text]
+
+
+def run_of(row: Row, chip: str, models: Models) -> Run:
+    """The run that a system row belongs to.
+
+    Raises: Unpredictable: something that the prediction needs is not stated, or is not modelled.
+    """
+    if (row.get("spec_decoding") or "none").lower().startswith("mtp"):
+        raise Unpredictable("speculative decoding is not modelled")
+    mode = row.get("mode", "")
+    if mode.startswith("MLPerf"):
+        return _mlperf(row, chip, models)
+    if mode not in SERVING:
+        raise Unpredictable(f"mode {mode!r}: batch or layout is not stated")
+    model = models.find(row.get("model", ""))
+    text = row.get("batch_or_concurrency", "")
+    phrase = "max" in text or "queued" in text or "saturated" in text
+    batch = None if phrase else number(row, "batch_or_concurrency")
+    common = {"chip": chip, "model": model, "format": format_of(row, model), "chips": number(row, "n_chips", 1.0)}
+    isl, osl = number(row, "isl"), max(number(row, "osl", 1.0), 1.0)
+    if mode == "static batch decode":
+        isl = max(isl, number(row, "context_len", isl))
+    if mode == "disagg":
+        both = workers_of(row)
+        count, cut = both["decode"]
+        return Run(serving="disaggregated", isl=isl, osl=osl, batch=batch, cut=cut, prefill=both["prefill"][1], workers=count, **common)
+    return Run(serving=SERVING[mode], isl=isl, osl=osl, batch=batch, cut=layout_of(row), **common)
+
+
+DATA_SETS = {"openorca": (294.0, 294.0), "cnn-dailymail": (778.0, 128.0)}  # mean input and output tokens of the benchmark's data sets
+
+
+def _mlperf(row: Row, chip: str, models: Models) -> Run:
+    """A submission: the layout is the best on its chips, the batch what the memory holds, the lengths those of the data set."""
+    note = row.get("note", "").lower()
+    lengths = next((v for k, v in DATA_SETS.items() if k in note), None)
+    if lengths is None:
+        raise Unpredictable("mean lengths of the data set are not stated")
+    model = models.find(row.get("model", ""))
+    form = format_of(row, model)
+    return Run(chip, model, "aggregated", form, *lengths, batch=None, cut=None, chips=number(row, "n_chips", 1.0))
