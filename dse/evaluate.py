@@ -170,9 +170,9 @@ def _energy(mc: Machine, layout: Layout, work: Work, passes: Number, attention_p
 def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number) -> Step:
     """One decoding step of all requests: every request gets one token."""
     s = mc.chip.kernels.system
-    rank = layout.batch / layout.dp
+    rank = cut.ranks(layout)
     b, together = cut.microbatch(rank, _depth(mc.chip, model, layout)), cut.microbatch(rank, layout.pp)
-    p = Pass(gemm_tokens=b, sequences=together, query_tokens=1.0, context=context, head_tokens=b, causal=0.0, split_tokens=1.0)
+    p = Pass(gemm_tokens=b, sequences=together, query_tokens=1.0, context=context, head_tokens=b, causal=False, split_tokens=1.0)
     work = forward(mc, model, layout, p, workload)
     imbalance = cut.stage_imbalance(cut.layers(model), layout.pp)
     host = s.host_s + s.sequence_s * rank
@@ -198,8 +198,8 @@ def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, re
         query_tokens=prompt,
         context=prompt,
         head_tokens=requests,
-        causal=1.0,
-        split_tokens=layout.cp,
+        causal=True,
+        split_tokens=cut.one(layout.cp),
     )
     work = forward(mc, model, layout, p, workload)
     time = overlapped(scale(s.factor, work.time), s.overlap)
@@ -216,9 +216,9 @@ def _memory(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: For
     s = chip.kernels.system
     held = {"decode": 0.0, "prefill": 0.0, "static": 1.0}.get(serving_mode, s.kv_fill)
     context = workload.input_tokens + held * workload.output_tokens
-    kv = layout.batch / layout.dp * cut.cache_byte(model, context, layout, fmt)
+    kv = cut.ranks(layout) * cut.cache_byte(model, context, layout, fmt)
     general, reserve = cut.capacity_byte(chip, s)
-    tokens = workload.input_tokens if serving_mode != "decode" else layout.batch / layout.dp
+    tokens = workload.input_tokens if serving_mode != "decode" else cut.ranks(layout)
     parts = MemoryParts(
         weights=cut.weight_byte(model, layout, fmt),
         kv=kv,
@@ -268,11 +268,11 @@ def performance(
     mc = machine(chip, model, layout, kv)
     s = chip.kernels.system
     isl, osl = workload.input_tokens, workload.output_tokens
-    rank = layout.batch / layout.dp
+    rank = cut.ranks(layout)
     context = isl if mode == "decode" else isl + osl / 2.0
     step = decode_step(mc, model, workload, layout, context)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
-    prompts = {"static": rank, "prefill": rank, "disaggregated": jnp.maximum(plan.batch / plan.dp, 1.0)}.get(
+    prompts = {"static": rank, "prefill": rank, "disaggregated": jnp.maximum(cut.ranks(plan), 1.0)}.get(
         mode, jnp.clip(rank / osl, 1.0, jnp.maximum(s.chunk_token / isl, 1.0))
     )
     pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
@@ -292,12 +292,12 @@ def performance(
     elif mode == "disaggregated":
         tpot = decode_s + zero
         requests = layout.batch / (jnp.maximum(osl - 1.0, 1.0) * tpot)
-        supply = plan.dp / per_request * s.prefill_load
+        supply = cut.one(plan.dp) / per_request * s.prefill_load
         instances = requests / supply
         moved = cut.cache_byte(model, isl, plan, mc.fmt) * chip.scale_out.s_per_byte
         ttft = s.first_token_s + serving.queue_s(pre.stage_s, s.prefill_load) + pre.time.total + moved + tpot
         total_chips = chips + instances * cut.instance_chips(plan)
-        energy = step.energy_j / tpot + requests / plan.dp / prompts * pre.energy_j
+        energy = step.energy_j / tpot + requests / cut.one(plan.dp) / prompts * pre.energy_j
     elif mode == "static":
         tpot = decode_s + zero
         ttft = s.first_token_s + pre.time.total + zero
@@ -315,7 +315,7 @@ def performance(
 
     output = requests * osl * (0.0 if mode == "prefill" else 1.0)
     peak = mc.peak_flop_per_s * chips
-    prompt_flop = prompts * plan.dp * isl * flop_per_token(model, isl / 2.0)
+    prompt_flop = prompts * cut.one(plan.dp) * isl * flop_per_token(model, isl / 2.0)
     return Performance(
         chips=total_chips + zero,
         decode_chips=chips,
@@ -415,7 +415,14 @@ def evaluate(deployment: Deployment) -> Metrics:
     References: dse-operator-fit, semianalysis-inferencex-constants
     """
     single = any(getattr(x, "dtype", None) == jnp.float32 for x in jax.tree.leaves(deployment))
-    return _jitted(deployment if single else as_floats(deployment))
+    d = deployment if single else as_floats(deployment)
+    layout = d.layout if _varies(d.layout.cp) else replace(d.layout, cp=None)
+    return _jitted(replace(d, model=cut.trimmed(d.model), layout=layout))
+
+
+def _varies(degree: Number | None) -> bool:
+    """Whether a degree is anything but a plain 1."""
+    return not (isinstance(degree, (float, np.floating)) and degree == 1.0)
 
 
 def stack(items: Sequence[T], axis: int = 0) -> T:

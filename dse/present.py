@@ -71,7 +71,7 @@ def metrics_dict(m: Any) -> dict[str, Any]:
         "violations": violations(m),
         "chips": _number(m.chips),
         "batch": _number(m.batch),
-        "layout": {d: _number(getattr(m.layout, d)) for d in DEGREES},
+        "layout": {d: 1.0 if getattr(m.layout, d) is None else _number(getattr(m.layout, d)) for d in DEGREES},
         "format": format_names(m.format),
     }
     scalars = (

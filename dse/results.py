@@ -6,18 +6,19 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
 from dse import glossary
-from dse.errors import DseError, InputError
-from dse.evaluate import Metrics
+from dse.errors import DseError, InputError, closest
+from dse.evaluate import Metrics, as_floats, evaluate
 from dse.present import BOUNDS
-from dse.types import CostParts, MemoryParts, SlackParts, TimeParts
+from dse.types import CostParts, Deployment, MemoryParts, SlackParts, TimeParts
 
 DIMS = ("design", "model", "workload", "scenario", "tpot_limit")
 SCALARS = (
@@ -106,7 +107,7 @@ def _fill(arrays: dict[str, np.ndarray], cells: Cells, components: Sequence[str]
     for name in SCALARS:
         arrays[name][where] = column(getattr(m, name))
     for name in LAYOUT:
-        arrays[name][where] = column(m.batch if name == "batch" else getattr(m.layout, name))
+        arrays[name][where] = column(m.batch if name == "batch" else 1.0 if getattr(m.layout, name) is None else getattr(m.layout, name))
     for name, cls in PARTS.items():
         for f in fields(cls):
             arrays[name][(*where, np.full(where[0].shape, components.index(f.name)))] = column(getattr(getattr(m, name), f.name))
@@ -207,3 +208,40 @@ def load(path: Path | str) -> xr.Dataset:
     if missing:
         raise InputError(f"{path}: result — lacks the dimensions {', '.join(missing)}; is it a result of `dse run`?")
     return ds
+
+
+def sweep(deployment: Deployment, over: Mapping[str, Sequence[float]]) -> xr.Dataset:
+    """Metrics of a deployment over a grid: one dimension for each path such as ``"layout.batch"`` or ``"chip.tdp_w"``.
+
+    Raises:
+        InputError: a path that is no field, or a field that is no number.
+    """
+    base = as_floats(deployment)
+    names = list(over)
+    for axis, (path, values) in enumerate(over.items()):
+        shape = [1] * len(names)
+        shape[axis] = len(values)
+        base = _put(base, path, path, np.asarray(values, float).reshape(shape))
+    m = evaluate(base)
+    full = tuple(len(v) for v in over.values())
+    data: dict[str, Any] = {}
+    flat, _ = jax.tree_util.tree_flatten_with_path(m)
+    for path_, leaf in flat:
+        name = ".".join(getattr(k, "name", str(k)) for k in path_)
+        if name.startswith(("layout", "format", "batch")):
+            continue
+        data[name] = (names, np.broadcast_to(np.asarray(leaf), full).copy())
+    return xr.Dataset(data, coords={n: np.asarray(v, float) for n, v in over.items()})
+
+
+def _put(record: Any, path: str, rest: str, value: Any) -> Any:
+    head, _, tail = rest.partition(".")
+    known = [f.name for f in fields(record)] if hasattr(record, "__dataclass_fields__") else []
+    if head not in known:
+        raise InputError(f"over: {path} — found no field '{head}', allowed {', '.join(known)}{closest(head, known)}")
+    inner = getattr(record, head)
+    if tail:
+        return replace(record, **{head: _put(inner, path, tail, value)})
+    if hasattr(inner, "__dataclass_fields__") or inner is None or isinstance(inner, (str, tuple)):
+        raise InputError(f"over: {path} — found a record, allowed the name of one number in it")
+    return replace(record, **{head: value})

@@ -312,9 +312,9 @@ class Attention:
 
     in_columns: Number  # columns of the first projection (q, k, v; with MLA: compressed q and kv)
     in_sharded: Number  # 1: tensor parallelism splits them; 0: every rank computes them (MLA)
-    up_rank: Number  # rows of the query up-projection (0: none)
+    up_rank: Number | None  # rows of the query up-projection (0 or None: none)
     up_columns: Number
-    latent_rank: Number  # rows of the KV up-projection (0: none)
+    latent_rank: Number | None  # rows of the KV up-projection (0 or None: none)
     latent_columns: Number
     out_rows: Number  # rows of the output projection
     heads: Number
@@ -340,9 +340,9 @@ class Attention:
 class FeedForward:
     """Feed-forward of a layer: a dense part (also shared experts) and routed experts."""
 
-    width: Number  # of the dense part (shared experts: all together); 0: none
+    width: Number | None  # of the dense part (shared experts: all together); 0 or None: none
     matrices: Number  # 3 with a gate, 2 without
-    experts: Number  # routed experts; 0: none
+    experts: Number | None  # routed experts; 0 or None: none
     experts_per_token: Number
     expert_width: Number
     expert_params: Number  # weights of all routed experts of one layer
@@ -393,9 +393,9 @@ class Layout:
 
     tp: Number = 1.0
     pp: Number = 1.0
-    cp: Number = 1.0
-    dp: Number = 1.0
-    ep: Number = 1.0
+    cp: Number | None = 1.0  # None: 1, in another compiled version without context parallelism; so also dp and ep
+    dp: Number | None = 1.0
+    ep: Number | None = 1.0
     batch: Number = 1.0  # requests in the instance at the same time, all chips together
     format: Format | str | None = None  # None: the format of release, or the next wider one that the chip computes
 

@@ -210,6 +210,13 @@ def test_captions_carry_the_numbers(ds, head):
     assert glossary.label(family) in caption and W.number(cost) in caption and "50 token/s/user" in caption
 
 
+def test_throughput_caption_counts_every_speed_above_the_promise(ds, head):
+    v, limit = head
+    fast = v.candidate[:, None] & v.feasible & ~v.below_4_bit & (v.grid(V.SPEED) >= 1 / v.limits_s[limit])
+    most = float(np.max(v.grid(V.THROUGHPUT)[fast]))
+    assert f"most per chip is {W.number(most)} token/s/chip" in fronts.fronts(ds, V.THROUGHPUT, v.case.scenario).caption
+
+
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 

@@ -158,10 +158,13 @@ def test_a_node_that_no_process_file_describes_is_refused(catalog):
 
 
 def test_a_family_that_takes_none_of_the_formats_is_refused(catalog):
+    family = catalog.records["families"]["hbm_gpu"]
+    choosy = dataclasses.replace(family, meta={**family.meta, "formats": ["bf16", "fp8"]})
+    records = {**catalog.records, "families": {**catalog.records["families"], "hbm_gpu": choosy}}
     text = MINIMAL + '[families.hbm_gpu]\n[layouts]\nformats = ["int3"]\n'
-    found = check_study(parse_study(text, HERE), catalog)
+    found = check_study(parse_study(text, HERE), dataclasses.replace(catalog, records=records))
     assert len(found) == 1
-    assert "layouts.formats — found none that hbm_gpu takes" in found[0]
+    assert "layouts.formats — found none that hbm_gpu takes, allowed bf16, fp8" in found[0]
 
 
 def test_a_workload_without_a_limit_needs_one(catalog):

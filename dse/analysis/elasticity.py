@@ -5,16 +5,19 @@ Each parameter is a group of leaves scaled together (all peaks, say). Layout and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dse.evaluate import as_floats, evaluate
-from dse.types import Deployment, Number
+from dse.types import Chip, Deployment, Layout, Number
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Change = Callable[[Deployment, Number], Deployment]
 
@@ -106,3 +109,42 @@ def elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
 
 
 BLOCK = 16  # deployments differentiated together: one compiled shape
+
+
+def winner_elasticities(
+    ds: xr.Dataset, chips: Mapping[str, Chip], cases: Mapping[tuple[str, str], tuple[Any, Any]], prices: Mapping[str, Any], limit_s: float
+) -> xr.Dataset:
+    """The Dataset with the elasticities of cost at every family's winner at one limit (nan where a family has none).
+
+    Args:
+        ds: Result of a study. chips: Hypothetical chips by design id. cases: (model id, workload id) to their pytrees.
+        prices: Scenario id to prices. limit_s: Limit on the time per output token [s].
+    """
+    at = ds.sel(tpot_limit=limit_s)
+    candidates = (ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)
+    families = list(dict.fromkeys(ds["family"].values[candidates.values]))
+    shape = (len(families), ds.sizes["model"], ds.sizes["workload"], ds.sizes["scenario"])
+    values, who = np.full((*shape, len(PARAMETERS)), np.nan), np.full(shape, "", object)
+    for (model, workload), (llm, load) in cases.items():
+        jobs, places = [], []
+        for f, s in np.ndindex(len(families), ds.sizes["scenario"]):
+            scenario = str(ds["scenario"].values[s])
+            cell = at.sel(model=model, workload=workload, scenario=scenario)
+            mine = candidates & (ds["family"] == families[f]) & (cell["feasible"] > 0)
+            if not mine.any():
+                continue
+            best = cell.isel(design=int(np.argmin(cell["usd_per_million_output_token"].where(mine, np.inf).values)))
+            design = str(best["design"].values)
+            degrees = {d: float(best[d]) for d in ("tp", "pp", "cp", "dp", "ep", "batch")}
+            layout = Layout(**degrees, format=str(best["format_weights"].values))
+            jobs.append(Deployment(chip=chips[design], model=llm, workload=load, layout=layout, prices=prices[scenario]))
+            places.append((f, list(ds["model"].values).index(model), list(ds["workload"].values).index(workload), s))
+            who[places[-1]] = design
+        for place, row in zip(places, elasticities(jobs), strict=True):
+            values[place] = row
+    dims = ("elasticity_family", "model", "workload", "scenario")
+    text = "elasticity of the cost per output token at the family's winner at the headline limit"
+    found = ds.assign_coords(parameter=list(PARAMETERS), elasticity_family=families)
+    found["elasticity"] = ((*dims, "parameter"), values, {"long_name": text, "units": "1", "better": "none"})
+    found["elasticity_design"] = (dims, who, {"long_name": "design at which the elasticities were taken"})
+    return found

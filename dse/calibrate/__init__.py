@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dse.calibrate.files import differences, rewrite
+from dse.calibrate.engine import fit_floors, floor_lines
+from dse.calibrate.files import differences, put_lines, rewrite
 from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
 from dse.calibrate.plan import Fit, Plan, read_plan
 from dse.catalog import Catalog, load_catalog
@@ -18,10 +19,10 @@ from dse.paths import data_dir
 from dse.units import to_si
 from dse.validate.operators import Job
 from dse.validate.resolve import Chips
-from dse.validate.rows import excluded_by, every_row, read_folder, read_rules
+from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.shapes import Unpredictable, case
 
-__all__ = ["calibrate", "check", "fit_all", "samples_of", "write"]
+__all__ = ["calibrate", "check", "fit_all", "samples_of", "write", "write_floors"]
 
 SHAPE = {  # sizes by which rows are left out together
     "gemm": ("n", "k"), "attention_decode": ("batch", "context"), "attention_prefill": ("flop", "prompt"),
@@ -95,6 +96,16 @@ def calibrate(folder: Path | None = None, cross_validate: bool = True, parts: Se
 def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:
     """Put fitted constants, substitutes and pools into the constants files of a catalogue folder; returns the files."""
     return rewrite(results, read_plan(), (folder or data_dir("hw_catalog")) / "constants")
+
+
+def write_floors(rows: Path | None = None, folder: Path | None = None) -> list[Path]:
+    """Fit ``system.kernel_floor`` of the chips with aggregated runs and put it into their constants files; returns the files.
+
+    To be called after ``write``: the runs are predicted with the constants of the catalogue.
+    """
+    plan = read_plan()
+    floors = fit_floors(rows or data_dir("hw_catalog") / "measurements", load_catalog(), plan)
+    return put_lines(floor_lines(floors, plan), (folder or data_dir("hw_catalog")) / "constants")
 
 
 def check(folder: Path | None = None, parts: Sequence[str] | None = None) -> list[str]:

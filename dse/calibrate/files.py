@@ -1,4 +1,4 @@
-"""How do fitted constants get into the catalogue? Lines of the constants files: fitted, substituted or pooled; the rest stays as written."""
+"""How do fitted constants get into the catalogue? As lines of the constants files; what is not fitted stays as it was written."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def line(path: str, constant: Constant, kind: str, note: str = "") -> str:
+def line(path: str, constant: Constant, kind: str, note: str = "", source: str = SOURCE) -> str:
     """One line of a constants file."""
     leaf = path.rsplit(".", 1)[1]
     unit = unit_of(leaf)
     value, low, high = (_number(v / to_si(1.0, unit)) for v in (constant.value, constant.low, constant.high))
     more = f', note = "{note}"' if note else ""
-    return f'{key_of(path)} = {{ value = {value}, unit = "{unit}", source = "{SOURCE}", kind = "{kind}", low = {low}, high = {high}{more} }}'
+    known = f'value = {value}, unit = "{unit}", source = "{source}", kind = "{kind}", low = {low}, high = {high}'
+    return f"{key_of(path)} = {{ {known}{more} }}"
 
 
 def _percent(x: float) -> str:
@@ -106,10 +107,12 @@ def _pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
 
 
 def tables(results: Sequence[Fitted], plan: Plan) -> dict[str, Lines]:
-    """Lines by file and path of the leaf."""
+    """Lines by file and path of the leaf; substitutes and pools only where every fit of the plan is among the results."""
     constants, notes = _fitted(results)
     own = {file: set(parts) for file, parts in constants.items()}
-    _substitutes(constants, notes, plan)
+    complete = {fit.path for fit in plan.fits} <= {r.fit.path for r in results}
+    if complete:
+        _substitutes(constants, notes, plan)
     made: dict[str, Lines] = {}
     for file, parts in constants.items():
         for path, leaves in parts.items():
@@ -117,7 +120,7 @@ def tables(results: Sequence[Fitted], plan: Plan) -> dict[str, Lines]:
             for i, (leaf, c) in enumerate(leaves.items()):
                 note = notes[file][path] if i == 0 else ""
                 made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, note)
-    for file, members in plan.pools.items():
+    for file, members in plan.pools.items() if complete else ():
         for path in dict.fromkeys(p for m in members for p in constants.get(m, {})):
             measured = [m for m in members if path in own.get(m, ())]
             have = measured or [m for m in members if path in constants.get(m, {})]
@@ -136,19 +139,19 @@ def _path(text: str) -> str:
 
 def rewrite(results: Sequence[Fitted], plan: Plan, folder: Path) -> list[Path]:
     """Replace fitted lines in the files of a folder and append new ones; other lines stay as they are."""
+    return put_lines(tables(results, plan), folder)
+
+
+def put_lines(made: dict[str, Lines], folder: Path) -> list[Path]:
+    """Put lines into the files of a folder: in place where the leaf is there, else at the end."""
     done = []
-    for name, lines in tables(results, plan).items():
+    for name, lines in made.items():
         path = folder / f"{name}.toml"
-        old = path.read_text(encoding="utf-8").splitlines()
-        parts = {leaf.rsplit(".", 1)[0] for leaf in lines}
         kept, written = [], set()
-        for text in old:
+        for text in path.read_text(encoding="utf-8").splitlines():
             leaf = _path(text)
-            if leaf in lines:
-                kept.append(lines[leaf])
-                written.add(leaf)
-            elif leaf.rsplit(".", 1)[0] not in parts or not leaf:
-                kept.append(text)
+            kept.append(lines.get(leaf, text) if leaf else text)
+            written.add(leaf)
         kept += [text for leaf, text in lines.items() if leaf not in written]
         path.write_text("\n".join(kept) + "\n", encoding="utf-8")
         done.append(path)

@@ -86,5 +86,5 @@ def read_plan(folder: Path | None = None) -> Plan:
     """
     with ((folder or data_dir("hw_catalog")) / PLAN).open("rb") as file:
         raw = tomllib.load(file)
-    fits = tuple(Fit(f["part"], _leaves(f["leaves"], raw["leaf"]), tuple(tuple(r) for r in f["rows"]), f.get("name", "")) for f in raw["fit"])
-    return Plan(raw["procedure"], raw["chips"], raw["groups"], fits, raw["substitute"], raw["pool"])
+    fits = [Fit(f["part"], _leaves(f["leaves"], raw["leaf"]), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
+    return Plan(raw["procedure"], raw["chips"], raw["groups"], tuple(fits), raw["substitute"], raw["pool"])

@@ -11,8 +11,8 @@ import typer
 from dse.cli.common import CatalogOption, JsonOption, open_catalog, print_json, say
 
 FAILED = 1
-COLUMNS = ("level", "op", "chip", "model", "format", "n", "median_abs_error", "p90_abs_error", "bias", "kendall_tau")
-WIDTHS = (9, 26, 24, 18, 11, 6, 8, 8, 8, 8)
+COLUMNS = ("level", "op", "chip", "model", "format", "n", "median_abs_error", "p90_abs_error", "bias", "kendall_tau", "with_excluded")
+WIDTHS = (9, 32, 24, 18, 11, 6, 8, 8, 8, 8, 14)
 ANY = "*"  # a margin over all values of a field
 
 DirArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of CSV files; the shipped measurements by default.")]
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def validate_command(
     folder: DirArgument = None,
     rows: RowsOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Print every group, not only the margins over chips and formats.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every group: by chip, model and format too.")] = False,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,13 +45,16 @@ def validate_command(
 
 
 def validation_text(answer: Mapping[str, Any], every: bool) -> str:
-    """Groups as a table (margins only, unless ``every``), then what was skipped and why."""
-    groups = [g for g in answer["groups"] if every or (g["model"] == ANY and g["format"] == ANY)]
+    """Groups as a table (the margin of each operator, unless ``every``), then what was left out and why."""
+    groups = [g for g in answer["groups"] if every or all(g[name] == ANY for name in ("chip", "model", "format"))]
     lines = [_row(COLUMNS)] + [_row([_cell(g.get(name)) for name in COLUMNS]) for g in groups]
     skipped = answer.get("skipped", [])
     if skipped:
         lines += ["", f"skipped rows ({sum(s['count'] for s in skipped)}):"]
         lines += [f"  {s['file']}: {s['count']} — {s['reason']}" for s in skipped]
+    if answer.get("exclusions"):
+        lines += ["", "rows that no honest model should fit, left out of the errors above:"]
+        lines += [f"  {e['count']} — {e['reason']}" for e in answer["exclusions"]]
     return "\n".join(lines)
 
 
@@ -62,6 +65,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):  # the errors with the excluded rows in: their median
+        value = value["median_abs_error"]
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -5,10 +5,13 @@ Degrees are real numbers inside; the enumerator of layouts and the command line 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
+import numpy as np
 
 from dse.equations.smooth import TINY
-from dse.types import LLM, Attention, Chip, Format, Layout, LayerGroup, Number, Store, System, pytree
+from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Store, System, pytree
 
 
 @pytree()
@@ -21,9 +24,37 @@ class Placement:
     kv_j_per_byte: Number
 
 
+def one(degree: Number | None) -> Number:
+    """A degree, 1 where it is off."""
+    return 1.0 if degree is None else degree
+
+
+def ranks(layout: Layout) -> Number:
+    """Requests of one attention rank: the batch over the data-parallel ranks [1]."""
+    return layout.batch if layout.dp is None else layout.batch / layout.dp
+
+
 def stage_chips(layout: Layout) -> Number:
     """Chips of one pipeline stage, tp x cp x dp [1]."""
-    return layout.tp * layout.cp * layout.dp
+    stage = layout.tp if layout.cp is None else layout.tp * layout.cp
+    return stage if layout.dp is None else stage * layout.dp
+
+
+def trimmed(model: LLM) -> LLM:
+    """The same model with what it lacks set to ``None``, where that is known (plain numbers): the compiled version leaves it out."""
+
+    def off(x: Number | None) -> Number | None:
+        return None if isinstance(x, (float, np.floating)) and x == 0.0 else x
+
+    groups = [
+        replace(
+            g,
+            attention=replace(g.attention, up_rank=off(g.attention.up_rank), latent_rank=off(g.attention.latent_rank)),
+            ffn=replace(g.ffn, width=off(g.ffn.width), experts=off(g.ffn.experts)),
+        )
+        for g in model.groups
+    ]
+    return replace(model, groups=tuple(groups))
 
 
 def instance_chips(layout: Layout) -> Number:
@@ -77,7 +108,7 @@ def cached_values(group: LayerGroup, context: Number, layout: Layout) -> Number:
     """Values cached on one chip for one sequence of ``context`` tokens in one layer of the group [1]."""
     a = group.attention
     held = jnp.minimum(context, a.window) * a.kv_values / kv_shards(a, layout) + context * a.index_values
-    return held / layout.cp
+    return held if layout.cp is None else held / layout.cp
 
 
 def cache_byte(model: LLM, context: Number, layout: Layout, fmt: Format) -> Number:
@@ -137,18 +168,19 @@ def capacity_byte(chip: Chip, system: System) -> tuple[Number, Number]:
 
 def activation_byte(model: LLM, layout: Layout, system: System, tokens: Number, fmt: Format) -> Number:
     """Activations of one prefill chunk on one chip [byte]."""
-    return jnp.minimum(tokens, system.chunk_token) / layout.cp * model.d_model * system.activation_copies * fmt.activation_byte
+    return jnp.minimum(tokens, system.chunk_token) / one(layout.cp) * model.d_model * system.activation_copies * fmt.activation_byte
 
 
 def shape_slack(model: LLM, layout: Layout) -> Number:
     """Room left by the rules of what divides what: tp within the heads, ep within stage and experts, pp within the layers [1]."""
     absent = 1e9  # no limit from a mixer that is not there
     heads = largest_of(g.attention.heads + absent * (1.0 - jnp.clip(g.attention.out_rows, 0.0, 1.0)) for g in model.groups)
-    experts = largest_of(g.ffn.experts for g in model.groups)
-    return jnp.minimum(
-        jnp.minimum(heads / layout.tp - 1.0, layers(model) / layout.pp - 1.0),
-        jnp.minimum(stage_chips(layout) / layout.ep - 1.0, jnp.maximum(experts, 1.0) / layout.ep - 1.0),
-    )
+    degrees = jnp.minimum(heads / layout.tp - 1.0, layers(model) / layout.pp - 1.0)
+    if layout.ep is None:
+        return degrees
+    experts = largest_of(0.0 if g.ffn.experts is None else g.ffn.experts for g in model.groups)
+    spread = jnp.minimum(stage_chips(layout) / layout.ep - 1.0, jnp.maximum(experts, 1.0) / layout.ep - 1.0)
+    return jnp.minimum(degrees, spread)
 
 
 def largest_of(values) -> Number:

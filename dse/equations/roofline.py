@@ -6,6 +6,7 @@ The exponent p belongs to the form of each equation (the same for all chips); al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -32,22 +33,46 @@ class Time:
     overhead: Number
 
 
-def add(*times: Time) -> Time:
+def total_of(terms: Sequence[Number]) -> Number:
+    """Sum of the terms that are not literally zero: what does not exist keeps its axes out of the result.
+
+    >>> total_of([0.0, 2.0, 3.0]), total_of([0.0, 0.0])
+    (5.0, 0.0)
+    """
+    real = [x for x in terms if not (isinstance(x, float) and x == 0.0)]
+    return sum(real[1:], real[0]) if real else 0.0
+
+
+def times(factor: Number, x: Number) -> Number:
+    """Product, kept literally zero where ``x`` is."""
+    return x if isinstance(x, float) and x == 0.0 else factor * x
+
+
+def only(**part: Number) -> Time:
+    """A time that consists of one part."""
+    ((name, value),) = part.items()
+    none = dict.fromkeys(Time.__dataclass_fields__, 0.0)
+    return Time(**{**none, "total": value, name: value})
+
+
+def add(*parts: Time) -> Time:
     """Sum of times that follow each other."""
-    return Time(**{name: sum(getattr(t, name) for t in times) for name in Time.__dataclass_fields__})
+    return Time(**{name: total_of([getattr(t, name) for t in parts]) for name in Time.__dataclass_fields__})
 
 
 def scale(factor: Number, time: Time) -> Time:
     """A time repeated ``factor`` times."""
-    return Time(**{name: factor * getattr(time, name) for name in Time.__dataclass_fields__})
+    return Time(**{name: times(factor, getattr(time, name)) for name in Time.__dataclass_fields__})
 
 
 def _time(p: int, blend: Number, floor: Number, compute: Number, weights: Number, kv: Number, serial: Number) -> Time:
-    """Floor plus p-norm of four terms, divided by the shares of the norm."""
-    norm = smooth_max(p, blend, compute, weights, kv, serial)
-    c, w, k, s = shares(p, compute, weights, kv, serial)
-    zero = jnp.zeros_like(norm)
-    return Time(total=floor + norm, compute=c * norm, weights=w * norm, kv=k * norm, collectives=zero, overhead=floor + s * norm)
+    """Floor plus p-norm of four terms, divided by the shares of the norm; a term that is literally zero takes no part."""
+    terms = {"compute": compute, "weights": weights, "kv": kv, "overhead": serial}
+    real = {name: x for name, x in terms.items() if not (isinstance(x, float) and x == 0.0)}
+    norm = smooth_max(p, blend, *real.values())
+    parts = {name: share * norm for name, share in zip(real, shares(p, *real.values()), strict=True)}
+    overhead = total_of([floor, parts.pop("overhead", 0.0)])
+    return Time(total=floor + norm, **{"compute": 0.0, "weights": 0.0, "kv": 0.0, **parts}, collectives=0.0, overhead=overhead)
 
 
 def gemm(
@@ -91,8 +116,7 @@ def gemm(
     compute = jnp.sqrt(full * (full + constants.ramp_flop / rate))
     memory = (weight_byte * n * k + activation_byte * (m * k + m * n)) / constants.memory_efficiency * s_per_byte
     quantise = constants.quantise_pass * 2.0 * m * k * s_per_byte
-    zero = jnp.zeros_like(compute)
-    core = _time(P_GEMM, blend, constants.floor_s, compute, memory, zero, constants.serial_s_per_k * k)
+    core = _time(P_GEMM, blend, constants.floor_s, compute, memory, 0.0, constants.serial_s_per_k * k)
     return replace(core, total=core.total + quantise, weights=core.weights + quantise)
 
 
@@ -140,9 +164,8 @@ def attention_decode(
     cache = kv_byte / constants.memory_efficiency * s_per_byte + constants.head_s * batch * kv_heads
     latency = constants.latency_s * jnp.sqrt(jnp.maximum(context, TINY) / 1024.0)
     queries = query_byte / constants.query_efficiency * query_s_per_byte
-    core = _time(P_DECODE, blend, constants.floor_s, compute, jnp.zeros_like(cache), cache, latency)
-    zero = jnp.zeros_like(queries)
-    return add(core, Time(total=queries, compute=zero, weights=zero, kv=queries, collectives=zero, overhead=zero))
+    core = _time(P_DECODE, blend, constants.floor_s, compute, 0.0, cache, latency)
+    return add(core, only(kv=queries))
 
 
 def attention_prefill(
@@ -185,7 +208,7 @@ def attention_prefill(
     softmax = exponentials / (constants.exp_efficiency * exp_per_s)
     compute = (flop / (constants.compute_efficiency * peak_flop_per_s) + softmax) * ramp
     memory = moved_byte / constants.memory_efficiency * s_per_byte
-    return _time(P_PREFILL, blend, constants.floor_s, compute, jnp.zeros_like(memory), memory, constants.serial_s_per_token * prompt)
+    return _time(P_PREFILL, blend, constants.floor_s, compute, 0.0, memory, constants.serial_s_per_token * prompt)
 
 
 def experts_hit(experts: Number, per_token: Number, tokens: Number) -> Number:
@@ -255,10 +278,8 @@ def experts_ffn(
     compute = 2.0 * matrices * padded * hidden * width * busiest / (constants.compute_efficiency * peak_flop_per_s)
     weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte
     moved = (rows * (4.0 * hidden + 6.0 * width) + 4.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
-    zero = jnp.zeros_like(compute)
-    core = _time(P_MOE, blend, constants.floor_s, compute, weights, zero, zero)
-    none = jnp.zeros_like(moved)
-    return add(core, Time(total=moved, compute=none, weights=moved, kv=none, collectives=none, overhead=none))
+    core = _time(P_MOE, blend, constants.floor_s, compute, weights, 0.0, 0.0)
+    return add(core, only(weights=moved))
 
 
 def elementwise(kernels: Number, moved_byte: Number, kernel_s: Number, efficiency: Number, s_per_byte: Number) -> Time:
@@ -273,8 +294,7 @@ def elementwise(kernels: Number, moved_byte: Number, kernel_s: Number, efficienc
     """
     memory = moved_byte / efficiency * s_per_byte
     floor = kernels * kernel_s
-    zero = jnp.zeros_like(memory)
-    return Time(total=floor + memory, compute=zero, weights=memory, kv=zero, collectives=zero, overhead=floor + zero)
+    return add(only(weights=memory), only(overhead=floor))
 
 
 def machine_balance(peak_flop_per_s: Number, s_per_byte: Number) -> Number:

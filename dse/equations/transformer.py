@@ -9,8 +9,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dse.equations import collectives, roofline
-from dse.equations.layout import Placement, cached_values, context_seen, kv_shards, stage_chips
-from dse.equations.roofline import Time, add, scale
+from dse.equations.layout import Placement, cached_values, context_seen, kv_shards, one, stage_chips
+from dse.equations.roofline import Time, add, only, scale, times, total_of
 from dse.equations.smooth import TINY, present
 from dse.types import (
     LLM,
@@ -19,8 +19,8 @@ from dse.types import (
     Chip,
     Format,
     Gemm,
-    Layout,
     LayerGroup,
+    Layout,
     Moe,
     Number,
     Workload,
@@ -46,7 +46,7 @@ class Machine:
     prefill: AttentionPrefill
 
 
-@pytree()
+@pytree("causal")
 class Pass:
     """What goes through the layers together, on one attention rank."""
 
@@ -55,8 +55,8 @@ class Pass:
     query_tokens: Number  # tokens of each sequence (1 decoding; the prompt in prefill)
     context: Number  # tokens attended to by a decoding token
     head_tokens: Number  # tokens that need logits
-    causal: Number  # 1: attention over the prompt itself (prefill); 0: to the cache (decode)
     split_tokens: Number  # parts into which context parallelism cuts the tokens (cp in prefill, 1 in decode)
+    causal: bool  # attention over the prompt itself (prefill), or to the cache (decode)
 
 
 @pytree()
@@ -76,37 +76,34 @@ COUNTS = ("flop", "attention_flop", "weight_byte", "moved_byte", "kv_byte", "lin
 
 
 def _add_work(*works: Work) -> Work:
-    totals = {f: sum(getattr(w, f) for w in works) for f in COUNTS}
+    totals = {f: total_of([getattr(w, f) for w in works]) for f in COUNTS}
     return Work(time=add(*(w.time for w in works)), **totals)
 
 
 def _repeat(n: Number, work: Work) -> Work:
-    return Work(time=scale(n, work.time), **{f: n * getattr(work, f) for f in COUNTS})
+    return Work(time=scale(n, work.time), **{f: times(n, getattr(work, f)) for f in COUNTS})
 
 
 def _work(time: Time, **counts: Number) -> Work:
     """Work of which only the named counts are not zero."""
-    zero = jnp.zeros_like(time.total)
-    return Work(time=time, **{f: counts.get(f, zero) for f in COUNTS})
+    return Work(time=time, **{f: counts.get(f, 0.0) for f in COUNTS})
 
 
 def _communication(time: Number, sent_byte: Number) -> Work:
     """Work of an exchange alone."""
-    zero = jnp.zeros_like(time)
-    spent = Time(total=time, compute=zero, weights=zero, kv=zero, collectives=time, overhead=zero)
-    return _work(spent, link_byte=sent_byte)
+    return _work(only(collectives=time), link_byte=sent_byte)
 
 
 def _projection(mc: Machine, m: Number, n: Number, k: Number, constants: Gemm, byte: Number, peak: Number) -> Work:
-    """One GEMM with its work; a GEMM without columns or rows costs nothing, not even its floor."""
-    exists = jnp.clip(n * k, 0.0, 1.0)
+    """One GEMM with its work."""
     time = roofline.gemm(m, n, k, byte, mc.fmt.activation_byte, constants, peak, mc.placement.weight_s_per_byte, mc.chip.kernels.blend)
     moved = mc.fmt.activation_byte * (m * k + m * n)
-    return _repeat(exists, _work(time, flop=2.0 * m * n * k, weight_byte=byte * n * k, moved_byte=moved))
+    return _work(time, flop=2.0 * m * n * k, weight_byte=byte * n * k, moved_byte=moved)
 
 
 def _gemm(mc: Machine, m: Number, n: Number, k: Number) -> Work:
-    return _projection(mc, m, n, k, mc.gemm, mc.fmt.weight_byte, mc.peak_flop_per_s)
+    """A layer's GEMM; one without columns or rows costs nothing, not even its floor."""
+    return _repeat(jnp.clip(n * k, 0.0, 1.0), _projection(mc, m, n, k, mc.gemm, mc.fmt.weight_byte, mc.peak_flop_per_s))
 
 
 def _reduce(mc: Machine, n: Number, size: Number) -> Work:
@@ -125,38 +122,43 @@ def _exchange(mc: Machine, n: Number, size: Number, constants) -> Work:
     return _communication(time, (n - 1.0) / n * size)
 
 
-def _attention_time(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> Work:
-    """Attention to the cache (decode) or over the prompt (prefill), on one chip."""
-    a, chip, blend = group.attention, mc.chip, mc.chip.kernels.blend
+def _attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """Attention of one layer on one chip: over the prompt itself, or to the cache."""
+    return _prompt_attention(mc, group, layout, p) if p.causal else _cache_attention(mc, group, layout, p)
+
+
+def _cache_attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """New tokens attend to the cache (and advance a recurrent state)."""
+    a = group.attention
     seen = context_seen(a, p.context)
-    values = jnp.minimum(
-        cached_values(group, p.context, layout), seen * a.kv_values / kv_shards(a, layout) / layout.cp + p.context * a.index_values
-    )
-    state = a.state_byte / layout.tp
-    kv_byte = p.sequences * (values * mc.fmt.kv_byte + 2.0 * state)
-    tokens = p.sequences * p.query_tokens / p.split_tokens
-    flop = p.sequences * ((seen * a.decode_flop + p.context * a.index_flop) / layout.cp + a.state_flop) / layout.tp
-    query_byte = tokens * a.query_values / layout.tp * mc.fmt.activation_byte
-    decode = roofline.attention_decode(
+    read = seen * a.kv_values / kv_shards(a, layout) / one(layout.cp) + p.context * a.index_values
+    values = jnp.minimum(cached_values(group, p.context, layout), read)
+    kv_byte = p.sequences * (values * mc.fmt.kv_byte + 2.0 * a.state_byte / layout.tp)
+    flop = p.sequences * ((seen * a.decode_flop + p.context * a.index_flop) / one(layout.cp) + a.state_flop) / layout.tp
+    query_byte = p.sequences * p.query_tokens * a.query_values / layout.tp * mc.fmt.activation_byte
+    time = roofline.attention_decode(
         p.sequences, seen, flop, kv_byte, query_byte, a.kv_heads / kv_shards(a, layout), mc.decode,
-        mc.attention_flop_per_s, mc.placement.kv_s_per_byte, mc.placement.weight_s_per_byte, blend,
+        mc.attention_flop_per_s, mc.placement.kv_s_per_byte, mc.placement.weight_s_per_byte, mc.chip.kernels.blend,
     )  # fmt: skip
+    return _work(time, attention_flop=flop, moved_byte=query_byte, kv_byte=kv_byte)
+
+
+def _prompt_attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -> Work:
+    """Prompts attend to themselves causally, within windows and chunks; their keys and values are written to the cache."""
+    a = group.attention
+    tokens = p.sequences * p.query_tokens / p.split_tokens
     window = jnp.minimum(p.query_tokens, a.window)
     sliding = 2.0 * a.window_mean - 1.0
-    pairs = p.sequences * window * (p.query_tokens * (1.0 + sliding) / 2.0 - sliding * window / 2.0) / layout.cp
+    pairs = p.sequences * window * (p.query_tokens * (1.0 + sliding) / 2.0 - sliding * window / 2.0) / one(layout.cp)
     chosen = jnp.minimum(1.0, a.index_topk / jnp.maximum(p.query_tokens / 2.0, 1.0))
-    prompt_flop = (pairs * (chosen * a.prefill_flop + a.index_flop) + tokens * a.state_flop) / layout.tp
+    flop = (pairs * (chosen * a.prefill_flop + a.index_flop) + tokens * a.state_flop) / layout.tp
     moved = tokens * a.prefill_values / layout.tp * mc.fmt.activation_byte
-    prefill = roofline.attention_prefill(
-        p.query_tokens, prompt_flop, pairs * chosen * a.heads * a.scored / layout.tp, moved, mc.prefill,
-        mc.attention_flop_per_s, chip.exp_per_s, mc.placement.weight_s_per_byte, blend,
+    time = roofline.attention_prefill(
+        p.query_tokens, flop, pairs * chosen * a.heads * a.scored / layout.tp, moved, mc.prefill,
+        mc.attention_flop_per_s, mc.chip.exp_per_s, mc.placement.weight_s_per_byte, mc.chip.kernels.blend,
     )  # fmt: skip
-    time = add(scale(p.causal, prefill), scale(1.0 - p.causal, decode))
     written = tokens * a.kv_values / kv_shards(a, layout) * mc.fmt.kv_byte
-    cache = p.causal * written + (1.0 - p.causal) * kv_byte
-    work = p.causal * prompt_flop + (1.0 - p.causal) * flop
-    moved_byte = p.causal * moved + (1.0 - p.causal) * query_byte
-    return _work(time, attention_flop=work, moved_byte=moved_byte, kv_byte=cache)
+    return _work(time, attention_flop=flop, moved_byte=moved, kv_byte=written)
 
 
 def _mixer(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:
@@ -164,62 +166,86 @@ def _mixer(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) 
     a, tp = group.attention, layout.tp
     m = p.gemm_tokens / p.split_tokens
     columns = a.in_columns / (1.0 + a.in_sharded * (tp - 1.0))
-    work = _gemm(mc, m, columns, model.d_model)
-    work = _add_work(work, _gemm(mc, m, a.up_columns / tp, a.up_rank))
-    work = _add_work(work, _gemm(mc, m, a.latent_columns / tp, a.latent_rank))
-    work = _add_work(work, _attention_time(mc, group, layout, p))
-    work = _add_work(work, _gemm(mc, m, model.d_model, a.out_rows / tp))
-    kernels = mc.chip.kernels
-    partial = m * a.query_values / tp * mc.fmt.activation_byte
-    work = _add_work(work, _exchange(mc, layout.cp, layout.cp * partial, kernels.all_gather))
-    return _add_work(work, _reduce(mc, tp, m * model.d_model * mc.fmt.activation_byte))
+    parts = [_gemm(mc, m, columns, model.d_model)]
+    if a.up_rank is not None:
+        parts.append(_gemm(mc, m, a.up_columns / tp, a.up_rank))
+    if a.latent_rank is not None:
+        parts.append(_gemm(mc, m, a.latent_columns / tp, a.latent_rank))
+    parts.append(_attention(mc, group, layout, p))
+    if layout.cp is not None:
+        partial = m * a.query_values / tp * mc.fmt.activation_byte
+        parts.append(_exchange(mc, layout.cp, layout.cp * partial, mc.chip.kernels.all_gather))
+    parts.append(_gemm(mc, m, model.d_model, a.out_rows / tp))
+    parts.append(_reduce(mc, tp, m * model.d_model * mc.fmt.activation_byte))
+    return _add_work(*parts)
+
+
+def _dense(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, tokens: Number) -> list[Work]:
+    """Gate, up and down projections of the dense part, split over the whole stage."""
+    f = group.ffn
+    if f.width is None:
+        return []
+    width = f.width / stage_chips(layout)
+    return [_gemm(mc, tokens, (f.matrices - 1.0) * width, model.d_model), _gemm(mc, tokens, model.d_model, width)]
+
+
+def _experts(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass, tokens: Number, workload: Workload) -> list[Work]:
+    """Router and routed experts of one rank."""
+    f, d, stage = group.ffn, model.d_model, stage_chips(layout)
+    if f.experts is None:
+        return []
+    router = _projection(mc, p.gemm_tokens / p.split_tokens, f.experts, d, mc.head, mc.fmt.activation_byte, mc.attention_flop_per_s)
+    ep = one(layout.ep)
+    time = roofline.experts_ffn(
+        tokens, d, f.expert_width * ep / stage, f.matrices, f.experts, f.experts_per_token, ep, workload.uneven_routing,
+        mc.fmt.weight_byte, mc.moe, mc.peak_flop_per_s, mc.placement.weight_s_per_byte, mc.chip.kernels.blend,
+    )  # fmt: skip
+    rows, hit = tokens * f.experts_per_token, roofline.experts_hit(f.experts, f.experts_per_token, tokens)
+    share = f.matrices * d * f.expert_width / stage
+    moved = rows * (4.0 * d + 6.0 * f.expert_width) / stage
+    routed = _work(time, flop=2.0 * share * rows, weight_byte=share * hit * mc.fmt.weight_byte, moved_byte=moved)
+    return [_repeat(jnp.clip(f.experts, 0.0, 1.0), _add_work(router, routed))]
+
+
+def _crossing(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, tokens: Number) -> list[Work]:
+    """Tokens of several attention ranks: gathered and scattered, or sent to the ranks of their experts and back."""
+    if layout.dp is None:
+        return []
+    f, kernels, d = group.ffn, mc.chip.kernels, model.d_model
+    gather = _exchange(mc, layout.dp, tokens * d * mc.fmt.activation_byte, kernels.all_gather)
+    if f.experts is None or layout.ep is None:
+        return [_repeat(2.0 * present(layout.dp), gather)]
+    sent = tokens / stage_chips(layout) * f.experts_per_token * d
+    spread = jnp.clip(f.experts, 0.0, 1.0) * present(layout.ep)
+    there = _exchange(mc, layout.ep, sent, kernels.dispatch)
+    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine)
+    return [_repeat(present(layout.dp), _add_work(_repeat(2.0 * (1.0 - spread), gather), _repeat(spread, _add_work(there, back))))]
 
 
 def _feed_forward(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass, workload: Workload) -> Work:
-    """Dense part, router and experts, with dispatch and combine, gathers of attention ranks and the reduction."""
-    f, kernels, d = group.ffn, mc.chip.kernels, model.d_model
-    stage = stage_chips(layout)
+    """Dense part, experts, exchange between attention ranks, and the reduction (none of its own where attention runs beside it)."""
+    tokens = p.gemm_tokens * one(layout.dp)
     m = p.gemm_tokens / p.split_tokens
-    all_tokens = p.gemm_tokens * layout.dp
-    routed = jnp.clip(f.experts, 0.0, 1.0)
-    work = _gemm(mc, all_tokens, (f.matrices - 1.0) * f.width / stage, d)
-    work = _add_work(work, _gemm(mc, all_tokens, d, f.width / stage))
-    work = _add_work(work, _projection(mc, m, f.experts, d, mc.head, mc.fmt.activation_byte, mc.attention_flop_per_s))
-    split = stage / layout.ep
-    time = roofline.experts_ffn(
-        all_tokens, d, f.expert_width / split, f.matrices, f.experts, f.experts_per_token, layout.ep, workload.uneven_routing,
-        mc.fmt.weight_byte, mc.moe, mc.peak_flop_per_s, mc.placement.weight_s_per_byte, kernels.blend,
-    )  # fmt: skip
-    hit = roofline.experts_hit(f.experts, f.experts_per_token, all_tokens)
-    rows = all_tokens * f.experts_per_token
-    expert_work = _work(
-        time,
-        flop=2.0 * f.matrices * rows * d * f.expert_width / stage,
-        weight_byte=f.matrices * hit * d * f.expert_width / stage * mc.fmt.weight_byte,
-        moved_byte=rows * (4.0 * d + 6.0 * f.expert_width) / stage,
+    reduction = _reduce(mc, layout.tp if layout.cp is None else layout.tp * layout.cp, m * model.d_model * mc.fmt.activation_byte)
+    return _add_work(
+        *_dense(mc, model, group, layout, tokens),
+        *_experts(mc, model, group, layout, p, tokens, workload),
+        *_crossing(mc, model, group, layout, tokens),
+        _repeat(group.syncs - 1.0, reduction),
     )
-    work = _add_work(work, _repeat(routed, expert_work))
-    work = _add_work(work, _reduce(mc, layout.tp * layout.cp, m * d * mc.fmt.activation_byte))
-    sent = all_tokens / stage * f.experts_per_token * d
-    spread = routed * present(layout.ep)
-    gather = _exchange(mc, layout.dp, all_tokens * d * mc.fmt.activation_byte, kernels.all_gather)
-    dispatch = _exchange(mc, layout.ep, sent, kernels.dispatch)
-    combine = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine)
-    crossing = _add_work(_repeat(2.0 * (1.0 - spread), gather), _repeat(spread, _add_work(dispatch, combine)))
-    return _add_work(work, _repeat(present(layout.dp), crossing))
 
 
 def _small(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:
     """Norms, activations, rotary, routing: a floor each, their traffic, and the fixed time of a layer where kernels are not resolved."""
     s, kernels = mc.chip.kernels.system, mc.chip.kernels
     m = p.gemm_tokens / p.split_tokens
-    count = s.dense_kernels + s.moe_kernels * jnp.clip(group.ffn.experts, 0.0, 1.0) + s.latent_kernels * group.attention.latent
+    count = s.dense_kernels + s.latent_kernels * group.attention.latent
+    if group.ffn.experts is not None:
+        count = count + s.moe_kernels * jnp.clip(group.ffn.experts, 0.0, 1.0)
     moved = count * 2.0 * m * model.d_model * mc.fmt.activation_byte
     time = roofline.elementwise(count, moved, s.small_kernel_s, kernels.elementwise_efficiency, mc.placement.weight_s_per_byte)
     layer = s.layer_s + s.layer_token_s * jnp.maximum(m - 1.0, 0.0)
-    zero = jnp.zeros_like(time.total + layer)
-    fixed = Time(total=layer + zero, compute=zero, weights=zero, kv=zero, collectives=zero, overhead=layer + zero)
-    return _work(add(time, fixed), moved_byte=moved + zero)
+    return _work(add(time, only(overhead=layer)), moved_byte=moved)
 
 
 def _hop(mc: Machine, model: LLM, layout: Layout, p: Pass) -> Work:
@@ -269,6 +295,7 @@ def overlapped(time: Time, overlap: Number) -> Time:
 def flop_per_token(model: LLM, context: Number) -> Number:
     """FLOP of the model for one decoded token at a context: weights and attention, as the model defines them [FLOP/token]."""
     attention = sum(
-        g.mixers * (context_seen(g.attention, context) * g.attention.prefill_flop + g.attention.state_flop) for g in model.groups
+        g.mixers * (context_seen(a, context) * a.prefill_flop + context * a.index_flop + a.state_flop)
+        for g, a in ((g, g.attention) for g in model.groups)
     )
     return 2.0 * model.active_params + attention

@@ -176,8 +176,8 @@ def front(record: F.FrontInfo) -> Canvas:
     """Fronts, one panel a case; all panels on the same axes."""
     columns = record.columns
     rows = -(-len(record.panels) // columns)
-    wide = 1.5 if columns == 1 else 1.0
-    canvas = Canvas(record.name.replace(".", "-"), PANEL_INCH[0] * columns * wide, PANEL_INCH[1] * rows * (1.3 if columns == 1 else 1.0))
+    wide, high = (1.8, 1.2) if columns == 1 and rows == 1 else (1.0, 1.0)
+    canvas = Canvas(record.name.replace(".", "-"), PANEL_INCH[0] * columns * wide, PANEL_INCH[1] * rows * high)
     grid = canvas.figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     x0, x1, y0, y1 = _limits(record.panels, ROOM_ALONE if columns == 1 else ROOM)
     for axes, panel in zip(grid.flat, record.panels, strict=False):
@@ -279,11 +279,13 @@ def tornado(record: I.TornadoInfo) -> Canvas:
     reach = 1.15 * max(abs(e) for _, lines in record.panels for _, e in lines)
     for axes, (family, lines) in zip(grid.flat, record.panels, strict=False):
         for i, (name, slope) in enumerate(lines):
-            axes.barh(i, slope, height=0.66, color="#D55E00" if slope > 0 else "#0072B2")[0].set_gid(canvas.tip(f"{name}: {slope:+.3g}"))
+            axes.barh(i, slope, height=0.66, color="#D55E00" if slope > 0 else "#0072B2")[0].set_gid(
+                canvas.tip(f"{glossary.label(name)}: {slope:+.3g}")
+            )
             axes.text(slope, i, f" {slope:+.2f} ".replace("-", "−"), va="center", ha="left" if slope > 0 else "right", fontsize=6.5)
         axes.axvline(0, color=SOFT, lw=0.8)
         axes.set(title=glossary.label(family), xlim=(-reach * 1.15, reach * 1.15), ylim=(most - 0.4, -0.6))
-        axes.set_yticks(range(len(lines)), [name for name, _ in lines], fontsize=6.8)
+        axes.set_yticks(range(len(lines)), [glossary.label(name) for name, _ in lines], fontsize=6.8)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     for axes in list(grid.flat)[len(record.panels) :]:

@@ -205,7 +205,11 @@ def _cell_lines(ds: xr.Dataset, v: V.CaseView, design: int, limit: int) -> list[
     lines.append(f"  {W.layout(v, design, limit)}")
     lines += [f"  {glossary.label(n)}: {W.quantity(n, x)}" for n in names if (x := V.cell(v, n, design, limit)) is not None]
     lines += _share_line(v, "time", "time_s", design, limit) + _share_line(v, "cost", "cost_usd_per_s", design, limit)
-    tight = [(x, str(n)) for n in v.data if str(n).startswith("slack_") and (x := V.cell(v, str(n), design, limit)) is not None]
+    tight = [
+        (x, str(n))
+        for n in v.data
+        if str(n).startswith("slack_") and n != "slack_divisibility" and (x := V.cell(v, str(n), design, limit)) is not None
+    ]
     lines += [f"  tightest limits: {', '.join(f'{n[6:]} {W.percent(x)}' for x, n in sorted(tight)[:3])} left"] if tight else []
     lines.append(f"  limited by: {W.shown('bound', V.cell(v, 'bound', design, limit))}")
     return lines
@@ -223,7 +227,7 @@ def explain_design(ds: xr.Dataset, design_id: str) -> str:
     flat = [*V.decisions(ds), *(str(n) for n, x in ds.data_vars.items() if x.dims == ("design",) and n not in ("family", "chip", "status"))]
     for name in dict.fromkeys(flat):
         value = _value(ds[name].values[design])
-        if value is not None:
+        if value is not None and not (name == "below_4_bit" and not value):
             said = value if isinstance(value, str) else W.quantity(name, value)
             lines.append(f"  {glossary.label(name)}: {said}")
     limit = V.limit_index(v, limit_s)

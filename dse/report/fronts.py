@@ -171,7 +171,7 @@ def _front_caption(ds: xr.Dataset, y: str, v: V.CaseView, limit: int) -> str:
     best = [
         (family, max(float(v.grid(y)[d, t]) for d, t in cells))
         for family in V.families(ds)
-        if (cells := [c for c in V.front(v, v.candidate & (v.family == family), y) if v.limits_s[c[1]] <= v.limits_s[limit]])
+        if (cells := [c for c in V.front(v, v.candidate & (v.family == family), y) if v.grid(V.SPEED)[c] * v.limits_s[limit] >= 1])
     ]
     if not best:
         return f"{V.case_name(ds, v.case)}: no design meets the limit."

@@ -177,7 +177,11 @@ def bound_strip(ds: xr.Dataset, case: V.Case) -> StripInfo:
             + " ms)"
             for b, a, z in runs
         ]
-        caption = f"{V.case_name(ds, case)}: the cheapest design is limited by " + ", then ".join(said) + " as the limit tightens."
+        caption = (
+            f"{V.case_name(ds, case)}: the cheapest design is limited by "
+            + ", then ".join(said)
+            + (" as the limit tightens." if len(said) > 1 else " throughout.")
+        )
     return StripInfo("bound", tuple(names), tuple(float(v.limits_s[t]) for t in order), lines, winner, caption)
 
 
@@ -196,8 +200,8 @@ def tornado(ds: xr.Dataset) -> TornadoInfo | None:
     name, slope = lines[0]
     caption = (
         f"{V.case_name(ds, case)}, at most {W.quantity('tpot_limit', limit_s)} per token: "
-        f"what moves the winner ({glossary.label(family)}) most is {name}: "
-        f"1 % more of it changes the cost by {W.number(slope, 2).replace('-', '−')} %."
+        f"what moves the winner ({glossary.label(family)}) most is {glossary.label(name)}: "
+        f"1{W.NARROW}% more of it changes the cost by {W.number(slope, 2).replace('-', '−')}{W.NARROW}%."
     )
     alt = f"Bars of elasticities of the cost, {len(panels)} families, up to {MOST_BARS} parameters each. {caption}"
     return TornadoInfo("elasticity", tuple(panels), caption, alt)

@@ -132,17 +132,27 @@ def _answer(page: Page) -> None:
     page.add(
         f"<p>{esc(below)}</p>" if below else "",
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
-        f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)}</p>',
+        f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)} '
+        f"{esc(W.first_token_sentence(ds))}</p>",
         "</section>",
     )
     first, *others = V.scenarios(ds)
-    page.add(T.other_cases(ds, [first], "The other cases, same owner"))
+    page.add(T.other_cases(ds, [first], "The other cases, same owner's view"))
     page.add(_fold("All cases with the other owners' views", T.other_cases(ds, others, "")) if others else "")
+
+
+def _cost_figure(page: Page, y: str, scenario: str) -> str:
+    values = T.scenario_line(page.ds, scenario)
+    under = f"Owner's view {esc(V.name_of(page.ds, scenario))}" + (f" (90 % ranges in brackets): {values}" if values else ".")
+    return figure(page, F.fronts(page.ds, y, scenario), D.front, "front", [y, V.SPEED], under)
 
 
 def _tabs(page: Page, y: str, group: str) -> None:
     """Fronts of one metric, one tab for each owner's view."""
     names = V.scenarios(page.ds)
+    if len(names) == 1:
+        page.add(_cost_figure(page, y, names[0]))
+        return
     rules = "".join(f"#{group}-{i}:checked ~ .tab-{i} {{ display: block; }}" for i in range(len(names)))
     page.add(f'<style>{rules}</style><div class="tabs">')
     for i, scenario in enumerate(names):
@@ -151,10 +161,7 @@ def _tabs(page: Page, y: str, group: str) -> None:
             f'<label for="{group}-{i}">{esc(V.name_of(page.ds, scenario))}</label>'
         )
     for i, scenario in enumerate(names):
-        record = F.fronts(page.ds, y, scenario)
-        values = T.scenario_line(page.ds, scenario)
-        under = f"Owner's view {esc(V.name_of(page.ds, scenario))}" + (f": {values} (in brackets: 90 % range)." if values else ".")
-        page.add(f'<div class="tab tab-{i}">', figure(page, record, D.front, "front", [y, V.SPEED], under), "</div>")
+        page.add(f'<div class="tab tab-{i}">', _cost_figure(page, y, scenario), "</div>")
     page.add("</div>")
 
 
@@ -237,12 +244,19 @@ def _sources(page: Page) -> None:
     case, limit_s = V.headline(ds)
     v = V.view(ds, case)
     ranking = V.winners(v, V.limit_index(v, limit_s))
+    family = ranking[0][0] if ranking else None
     rows = V.attr(ds, "assumptions", [])
+    effect = V.effects(ds, case, family) if family else {}
+    moving = [r for r in rows if r["name"] in effect]
+    rest = [r for r in rows if r["name"] not in effect]
     page.add(
         '<h2 id="assumptions">7. Assumptions</h2>',
-        "<p>The values that carry the answer, those that move the winner's cost most first; "
-        "the change over the range is first order, one value at a time.</p>",
-        T.assumptions(ds, rows, case, ranking[0][0] if ranking else None) if rows else "<p>None recorded.</p>",
+        "<p>Values that are no datasheet facts. First those whose effect on the winner's cost is known, the strongest first; "
+        "the change over the range is first order, one parameter at a time, layout held fixed.</p>"
+        if rows
+        else "<p>None recorded.</p>",
+        T.assumptions(ds, moving, case, family) if moving else "",
+        _fold(f"{len(rest)} further values", T.assumptions(ds, rest, case, family)) if rest else "",
         '<h2 id="sources">8. Sources</h2>',
         T.bibliography(ds),
     )

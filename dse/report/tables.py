@@ -158,10 +158,10 @@ CHIP_ROWS = (
 )
 
 
-def _plain(value: Any) -> str:
+def _plain(name: str, value: Any) -> str:
     if isinstance(value, str | bytes | np.str_):
         return esc(str(value)) or "–"
-    return W.number(float(value)) if np.isfinite(value) else ""
+    return W.shown(name, float(value)) if np.isfinite(value) else ""
 
 
 def variables(ds: xr.Dataset, case: V.Case) -> str:
@@ -175,7 +175,7 @@ def variables(ds: xr.Dataset, case: V.Case) -> str:
     names = ["node", *V.decisions(ds), *(n for n in CHIP_ROWS if n in ds)]
     for name in dict.fromkeys(n for n in names if n in ds):
         values = [ds[name].values[d] for d in designs]
-        shown = [W.shown(name, float(x)) if name in CHIP_ROWS and np.isfinite(x) else _plain(x) for x in values]
+        shown = [_plain(name, x) for x in values]
         if any(s not in ("", "–") for s in shown):
             stated = ds[name].attrs.get("units", "") if glossary.find(name) is None else ""
             rows.append([term(name) + (f" ({esc(stated)})" if stated not in ("", "1") else ""), *shown])
@@ -243,7 +243,7 @@ def scenario_line(ds: xr.Dataset, scenario: str) -> str:
         span = f" [{_range(row)}]" if row.get("low") is not None else ""
         counted = f" {glossary.unit(name)}" if row.get("unit") == "1" and glossary.unit(name) else ""
         pieces.append(f"{glossary.label(name)} {W.physical(row.get('value'), str(row.get('unit', '')))}{counted}{span}")
-    return esc("; ".join(pieces))
+    return esc("; ".join(pieces) + ".") if pieces else ""
 
 
 def bibliography(ds: xr.Dataset) -> str:

@@ -207,6 +207,13 @@ def close_sentence(v: V.CaseView) -> str:
     return f"Within {percent(CLOSE)} of the cheapest: " + "; ".join(said) + "."
 
 
+def first_token_sentence(ds: xr.Dataset) -> str:
+    """The limits on the time to first token, where the study has any."""
+    limits = V.attr(ds, "ttft_limit_s", {})
+    said = [f"{quantity('ttft_s', float(x))} ({V.name_of(ds, k)})" for k, x in sorted(limits.items())] if isinstance(limits, dict) else []
+    return f"The mean time to first token is at most {', '.join(said)}." if said else ""
+
+
 def below_sentence(v: V.CaseView, limit: int) -> str:
     """Whether weights below 4 bit would change the winner; empty if not."""
     ranking, below = V.winners(v, limit), V.cheapest(v, limit, v.candidate, below_4_bit=True)
@@ -237,7 +244,7 @@ def sureness(ds: xr.Dataset, v: V.CaseView, limit: int) -> str:
     cost = ranking[0][2]
     text += (
         f"Their ranges alone put the winner's cost between {number(cost * low)} and {number(cost * high)} USD/Mtoken "
-        f"(90 %, first order, {n} values that have a range and an elasticity)"
+        f"(90{NARROW}%, first order, {n} values that have a range and an elasticity)"
     )
     if len(ranking) > 1:
         inside = "inside" if ranking[1][2] < cost * high else "outside"

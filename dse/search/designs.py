@@ -69,7 +69,7 @@ def score(chips: Chip, n: int, questions: Questions, grid: Grid) -> Scores:
     costs, evaluations = [], 0
     best, fastest = np.full(n, np.inf), np.full(n, np.inf)
     for i, case in enumerate(questions.cases):
-        found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s)
+        found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s, with_layout=False)
         evaluations += count
         costs.append(found.cost.reshape(-1, n))
         if i == questions.headline_case:

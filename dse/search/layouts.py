@@ -68,8 +68,8 @@ def layout_table(model: LLM, grid: Grid) -> np.ndarray:
     depth = int(float(cut.layers(model)))
     whole = {math.ceil(depth / k) for k in LAYERS_PER_STAGE if k < depth}
     stages = sorted({p for p in ({1, *whole} if grid.pp is None else grid.pp) if p <= depth})
-    mixture = any(float(g.ffn.experts) > 0 for g in model.groups)
-    experts = max(float(g.ffn.experts) for g in model.groups)
+    mixture = is_mixture(model)
+    experts = max(float(g.ffn.experts or 0.0) for g in model.groups)
     rows = []
     for tp in grid.tp:
         for pp in stages:
@@ -83,14 +83,21 @@ def layout_table(model: LLM, grid: Grid) -> np.ndarray:
     return np.asarray(rows, float)
 
 
-def to_layout(rows: np.ndarray, fmt: str | None, axis: int | None = None, dtype: Any = np.float64) -> Layout:
-    """Rows of a layout table as one ``Layout``: leaves ``(m,)``, or ``(1, m)`` with ``axis`` 1."""
+def is_mixture(model: LLM) -> bool:
+    """Whether a model has routed experts."""
+    return any(g.ffn.experts is not None and float(g.ffn.experts) > 0 for g in model.groups)
+
+
+def to_layout(rows: np.ndarray, fmt: str | None, mixture: bool = True, axis: int | None = None, dtype: Any = np.float64) -> Layout:
+    """Rows of a layout table as one ``Layout``: leaves ``(m,)``, or ``(1, m)`` with ``axis`` 1. Dense models have no dp and ep."""
     columns = rows.T.astype(dtype)
     if axis == 1:
         columns = columns[:, None, :]
     tp, pp, dp, ep, batch = columns
+    if not mixture:
+        dp = ep = None
     numbers = None if fmt is None else jax.tree.map(lambda x: np.asarray(x, dtype), named_format(*fmt.split("/")))
-    return Layout(tp=tp, pp=pp, cp=np.ones((), dtype), dp=dp, ep=ep, batch=batch, format=numbers)
+    return Layout(tp=tp, pp=pp, cp=None, dp=dp, ep=ep, batch=batch, format=numbers)
 
 
 # --- one slice -----------------------------------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ def _could_fit(chips: Chip, model: LLM, workload: Workload, layouts: Layout) -> 
     """Which layouts any chip of the block could hold: weights alone against the stores, and the rules of division. Shape (m,)."""
     weights = cut.weight_byte(model, layouts, layouts.format)  # type: ignore[arg-type]
     context = workload.input_tokens + chips.kernels.system.kv_fill * workload.output_tokens
-    kv = layouts.batch / layouts.dp * cut.cache_byte(model, context, layouts, layouts.format)  # type: ignore[arg-type]
+    kv = cut.ranks(layouts) * cut.cache_byte(model, context, layouts, layouts.format)  # type: ignore[arg-type]
     general = (chips.sram.capacity_byte + chips.memory.capacity_byte) * (1.0 - chips.kernels.system.reserve_share)
     fits = (kv <= general) & (weights + kv <= general + chips.weight_store.capacity_byte)
     return jnp.any(fits & (cut.shape_slack(model, layouts) >= F32_TOLERANCE), axis=0)
@@ -118,13 +125,17 @@ def _slice(chips: Chip, model: LLM, workload: Workload, layouts: Layout, prices:
 
 @jax.jit
 def _reduce(tpot: jax.Array, costs: tuple[jax.Array, ...], limits: jax.Array):
+    """Least cost under every limit: array (scenario, limit, n). A plain minimum is vectorised; an argmin would not be."""
+    return jnp.stack([jnp.stack([jnp.min(jnp.where(tpot <= limit, cost, jnp.inf), axis=1) for limit in limits]) for cost in costs])
+
+
+@jax.jit
+def _reduce_with_layout(tpot: jax.Array, costs: tuple[jax.Array, ...], limits: jax.Array):
     """Least cost and its layout under every limit: arrays (scenario, limit, n)."""
-    least, where = [], []
-    for cost in costs:
-        masked = [jnp.where(tpot <= limit, cost, jnp.inf) for limit in limits]
-        least.append(jnp.stack([jnp.min(x, axis=1) for x in masked]))
-        where.append(jnp.stack([jnp.argmin(x, axis=1) for x in masked]))
-    return jnp.stack(least), jnp.stack(where)
+    masked = [[jnp.where(tpot <= limit, cost, jnp.inf) for limit in limits] for cost in costs]
+    least = jnp.stack([jnp.stack([jnp.min(x, axis=1) for x in row]) for row in masked])
+    where = jnp.stack([jnp.stack([jnp.argmin(x, axis=1) for x in row]) for row in masked])
+    return least, where
 
 
 def single(tree: Any) -> Any:
@@ -132,35 +143,54 @@ def single(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
 
-def screen(chips: Chip, case: Case, grid: Grid, table: np.ndarray, limits_s: Sequence[float]) -> tuple[Best, int]:
+def screen(
+    chips: Chip,
+    case: Case,
+    grid: Grid,
+    table: np.ndarray,
+    limits_s: Sequence[float],
+    with_layout: bool = True,
+    permitted: np.ndarray | None = None,
+) -> tuple[Best, int]:
     """Best layout of every chip of a block for one case, over all layouts and formats of the grid.
 
     Args:
         chips: Leaves ``(n, 1)`` or scalars. case: The question. grid: What to enumerate; table: its ``layout_table`` for the model.
         limits_s: Limits on the mean time per output token [s].
+        with_layout: False leaves out which layout is best: twice as fast.
+        permitted: (n, formats), which chip may use which format of the grid (None: all).
 
     Returns: ``Best`` and the number of evaluations.
     """
-    chips32, model, workload, prices = single(chips), single(case.model), single(case.workload), single(case.prices)
+    mixture = is_mixture(case.model)
+    chips32, model, workload, prices = single(chips), single(cut.trimmed(case.model)), single(case.workload), single(case.prices)
     limits = jnp.asarray(np.asarray(limits_s) * (1.0 - MARGIN), jnp.float32)
     n = max(np.size(x) for x in jax.tree.leaves(chips))
     shape = (len(case.prices), len(limits_s), n)
     best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1))
     done = 0
     for f, name in enumerate(grid.formats):
-        fits = np.asarray(_could_fit(chips32, model, workload, to_layout(table, name, axis=1, dtype=np.float32)))
+        may = np.ones(n) if permitted is None else permitted[:, f]
+        if not may.any():
+            continue
+        fits = np.asarray(_could_fit(chips32, model, workload, to_layout(table, name, mixture, axis=1, dtype=np.float32)))
         rows = np.flatnonzero(fits)
         for start in range(0, len(rows), SLICE):
             part = rows[start : start + SLICE]
             padded = np.concatenate([part, np.repeat(part[-1:], SLICE - len(part))])
-            allowed = (np.arange(SLICE) < len(part)).astype(np.float32)[None, :]
-            layouts = to_layout(table[padded], name, axis=1, dtype=np.float32)
+            real = np.arange(SLICE) < len(part)
+            allowed = (real[None, :] * may[:, None]).astype(np.float32)
+            layouts = to_layout(table[padded], name, mixture, axis=1, dtype=np.float32)
             tpot, costs = _slice(chips32, model, workload, layouts, prices, np.float32(case.ttft_limit_s * (1.0 - MARGIN)), allowed)
-            cost, where = (np.asarray(x) for x in _reduce(tpot, costs, limits))
+            if with_layout:
+                cost, where = (np.asarray(x) for x in _reduce_with_layout(tpot, costs, limits))
+            else:
+                cost, where = np.asarray(_reduce(tpot, costs, limits)), None
             better = cost < best.cost
             best.cost[better] = cost[better]
-            best.layout[better] = padded[where[better]]
-            best.format[better] = f
+            if where is not None:
+                best.layout[better] = padded[where[better]]
+                best.format[better] = f
             done += n * len(part)
     return best, done
 
@@ -218,7 +248,13 @@ def why_nothing_fits(chip: Chip, case: Case, grid: Grid, table: np.ndarray, max_
     """Which limit excludes every layout of a chip, and by how much it is missed at best."""
     least = {"tpot_s": np.inf, "ttft_s": np.inf, "memory": -np.inf, "chip": -np.inf}
     for name in grid.formats:
-        d = Deployment(chip=chip, model=case.model, workload=case.workload, layout=to_layout(table, name), prices=case.prices[0])
+        d = Deployment(
+            chip=chip,
+            model=case.model,
+            workload=case.workload,
+            layout=to_layout(table, name, is_mixture(case.model)),
+            prices=case.prices[0],
+        )
         m = evaluate(d)
         fits, shape = np.asarray(m.slack.memory), np.asarray(m.slack.divisibility)
         least["memory"] = max(least["memory"], float(np.max(np.where(shape >= 0, fits, -np.inf))))

@@ -16,7 +16,8 @@ from dse.paths import data_dir
 from dse.units import to_si
 from dse.validate.operators import Job, predict_seconds
 from dse.validate.resolve import Chips
-from dse.validate.rows import Row, Rule, excluded_by, every_row, read_folder, read_rules
+from dse.validate.rows import Row, Rule, every_row, excluded_by, read_folder, read_rules
+from dse.validate.runs import narrow
 from dse.validate.shapes import Case, Unpredictable, case
 from dse.validate.systems import predict_systems
 from dse.validate.table import Outcome, groups, skipped, write_rows
@@ -103,7 +104,7 @@ def outcomes(folder: Path | None = None, catalog: Catalog | None = None) -> list
     tables, peaks = read_folder(folder or data_dir("hw_catalog") / "measurements")
     catalog = catalog or load_catalog()
     chips, rules = Chips(catalog, peaks), read_rules()
-    rows = list(every_row(tables))
+    rows = [(file, narrow(row) if "hardware" in row and "level" not in row else row) for file, row in every_row(tables)]
     jobs, reasons = _describe(rows, chips)
     seconds = predict_seconds(jobs, len(rows))
     predicted = {j.row: _in_units(rows[j.row][1], j.case, float(seconds[j.row])) for j in jobs}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dse.catalog import Catalog, Record
 from dse.errors import InputError
@@ -87,11 +86,11 @@ def from_peaks(row: Mapping[str, str], catalog: Catalog) -> Resolved:
 
 
 class Chips:
-    """Chips by the names that measurement files use; each is resolved once."""
+    """Chips by the names that measurement files use; each is resolved once. ``known`` names are taken as they are."""
 
-    def __init__(self, catalog: Catalog, peaks: Mapping[str, Mapping[str, str]], constants: Mapping[str, Any] | None = None):
+    def __init__(self, catalog: Catalog, peaks: Mapping[str, Mapping[str, str]], known: Mapping[str, Resolved] | None = None):
         self.catalog, self.peaks = catalog, peaks
-        self._found: dict[str, Resolved | None] = {}
+        self._found: dict[str, Resolved | None] = dict(known or {})
 
     def find(self, name: str) -> Resolved | None:
         """The chip of that name, or None if nothing is known of it."""

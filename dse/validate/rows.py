@@ -27,7 +27,8 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Rule:
-    """Rows that are left out: every column matches its pattern (text with ``*``, a comparison such as ``>= 4``, or one of a list)."""
+    """Rows that are left out: every column matches its pattern (text with ``*``, a comparison such as
+    ``>= 4`` or ``< @n_chips``, or one of a list)."""
 
     id: str
     reason: str
@@ -35,16 +36,17 @@ class Rule:
 
     def matches(self, file: str, row: Mapping[str, str]) -> bool:
         """Whether the rule excludes this row."""
-        return all(_fits(file if column == "file" else row.get(column) or "", wanted) for column, wanted in self.match.items())
+        return all(_fits(file if column == "file" else row.get(column) or "", wanted, row) for column, wanted in self.match.items())
 
 
-def _fits(text: str, wanted: Any) -> bool:
+def _fits(text: str, wanted: Any, row: Mapping[str, str]) -> bool:
     if isinstance(wanted, list):
-        return any(_fits(text, one) for one in wanted)
+        return any(_fits(text, one, row) for one in wanted)
     for sign in COMPARISONS:
         if wanted.startswith(sign):
             try:
-                number, limit = float(text), float(wanted[len(sign) :])
+                other = wanted[len(sign) :].strip()
+                number, limit = float(text), float(row.get(other[1:]) or "" if other.startswith("@") else other)
             except ValueError:
                 return False
             return {"<=": number <= limit, ">=": number >= limit, "<": number < limit, ">": number > limit}[sign]

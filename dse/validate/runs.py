@@ -15,16 +15,20 @@ from dse.validate.shapes import Unpredictable
 
 Row = Mapping[str, str]
 
+SHORT_CONTEXT = 1024.0  # tokens
 LARGEST_BATCH = 2048.0  # requests in flight where a run queues everything
 FORMATS = {
     "mxfp4": "mxfp4", "nvfp4": "nvfp4", "fp8": "fp8", "fp8 block": "fp8_block", "fp8_block": "fp8_block", "fp16": "bf16", "bf16": "bf16",
-    "int8": "int8", "not stated (bf16 likely)": "bf16", "bf16/fp8 not stated": "bf16", "nvfp4 moe, fp8 attention": "nvfp4",
+    "int8": "int8", "int4": "int4", "not stated (bf16 likely)": "bf16", "bf16/fp8 not stated": "bf16", "nvfp4 moe, fp8 attention": "nvfp4",
     "fp8 block, bf16 attention": "fp8_block/bf16",
 }  # fmt: skip
 KV_FORMATS = {"fp8": "fp8", "fp16": "bf16", "bf16": "bf16"}
 SERVING = {
     "aggregated": "aggregated", "closed loop concurrency": "aggregated", "serving": "aggregated", "disagg": "disaggregated",
     "offline max throughput": "aggregated", "static batch": "static", "static batch prefill": "prefill", "static batch decode": "static",
+    "disaggregated decode": "decode",
+    "disaggregated prefill": "prefill",
+    "single-user decode": "decode",
 }  # fmt: skip
 WORKER = re.compile(r"(prefill|decode) (\d+) workers x TP(\d+) EP(\d+) dp_attention=(true|false) on (\d+) GPUs", re.IGNORECASE)
 
@@ -58,6 +62,7 @@ class Run:
     chips: float
     prefill: Cut | None = None
     workers: float = 1.0
+    whole: bool = False  # an open layout spans all chips (else the best one is replicated)
 
 
 def squeeze(name: str) -> str:
@@ -143,7 +148,9 @@ def workers_of(row: Row) -> dict[str, tuple[float, Cut]]:
     found = {}
     for phase, count, tp, ep, spread, gpus in WORKER.findall(row.get("note", "")):
         each = float(gpus) / float(count)
-        cut = _degrees(each if spread.lower() == "true" else float(tp), 1.0, float(ep), None, spread.lower() == "true", each)
+        wide = spread.lower() == "true"
+        ranks = each if wide and float(ep) == 1 else float(ep)  # experts of a model that no rank can hold alone are spread
+        cut = _degrees(each if wide else float(tp), 1.0, ranks, None, wide, each)
         found[phase.lower()] = (float(count), cut)
     if len(found) < 2:
         raise Unpredictable("layout of prefill and decode workers is not in the note")
@@ -155,7 +162,7 @@ def format_of(row: Row, model: str) -> str | None:
     text = (row.get("precision_weights") or "").strip().lower()
     if text == "fp4":
         text = "mxfp4" if model.startswith("gpt-oss") else "nvfp4"
-    if text.startswith("not stated") and text not in FORMATS or not text:
+    if not text or (text.startswith("not stated") and text not in FORMATS):
         return None
     if text not in FORMATS:
         raise Unpredictable(f"format {text!r} is unknown")
@@ -178,27 +185,90 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
     model = models.find(row.get("model", ""))
     text = row.get("batch_or_concurrency", "")
     phrase = "max" in text or "queued" in text or "saturated" in text
-    batch = None if phrase else number(row, "batch_or_concurrency")
-    common = {"chip": chip, "model": model, "format": format_of(row, model), "chips": number(row, "n_chips", 1.0)}
-    isl, osl = number(row, "isl"), max(number(row, "osl", 1.0), 1.0)
-    if mode == "static batch decode":
-        isl = max(isl, number(row, "context_len", isl))
-    if mode == "disagg":
-        both = workers_of(row)
-        count, cut = both["decode"]
-        return Run(serving="disaggregated", isl=isl, osl=osl, batch=batch, cut=cut, prefill=both["prefill"][1], workers=count, **common)
-    return Run(serving=SERVING[mode], isl=isl, osl=osl, batch=batch, cut=layout_of(row), **common)
+    alone = mode == "single-user decode"
+    batch = None if phrase else float(middle(text) or 1.0) if alone else number(row, "batch_or_concurrency")
+    serving = SERVING[mode]
+    isl, osl = number(row, "isl", _context(row) if alone else None), max(number(row, "osl", 1.0), 1.0)
+    both = workers_of(row) if serving == "disaggregated" else {}
+    count, cut = both["decode"] if both else (1.0, layout_of(row))
+    return Run(
+        chip=chip,
+        model=model,
+        serving=serving,
+        format=format_of(row, model),
+        isl=isl,
+        osl=osl,
+        batch=batch,
+        cut=cut,
+        chips=number(row, "n_chips", 1.0),
+        prefill=both["prefill"][1] if both else None,
+        workers=count,
+        whole=alone,
+    )
 
 
-DATA_SETS = {"openorca": (294.0, 294.0), "cnn-dailymail": (778.0, 128.0)}  # mean input and output tokens of the benchmark's data sets
+def _context(row: Row) -> float:
+    """Context of a single-user figure, from the note; a short chat where it is not stated (at one user it hardly matters)."""
+    found = re.search(r"(\d+) (?:context|ctx)", row.get("note", ""))
+    return float(found[1]) if found else SHORT_CONTEXT
+
+
+KILO = {"k": 1000.0, "": 1.0}
+LENGTHS = re.compile(r"about ([\d.]+)(k?) in / ([\d.]+)(k?) out")
+OUTPUT = re.compile(r"about (\d+) output tokens")
+
+
+def _lengths(note: str) -> tuple[float, float]:
+    """Mean input and output tokens of a data set, from the note; where only outputs are stated, prompts are as long."""
+    both, one = LENGTHS.search(note), OUTPUT.search(note)
+    if both:
+        return float(both[1]) * KILO[both[2]], float(both[3]) * KILO[both[4]]
+    if one:
+        return float(one[1]), float(one[1])
+    raise Unpredictable("mean lengths of the data set are not stated")
 
 
 def _mlperf(row: Row, chip: str, models: Models) -> Run:
     """A submission: the layout is the best on its chips, the batch what the memory holds, the lengths those of the data set."""
-    note = row.get("note", "").lower()
-    lengths = next((v for k, v in DATA_SETS.items() if k in note), None)
-    if lengths is None:
-        raise Unpredictable("mean lengths of the data set are not stated")
     model = models.find(row.get("model", ""))
     form = format_of(row, model)
-    return Run(chip, model, "aggregated", form, *lengths, batch=None, cut=None, chips=number(row, "n_chips", 1.0))
+    return Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=number(row, "n_chips", 1.0))
+
+
+WIDE_FORMATS = {
+    "16-bit": "bf16", "fp8": "fp8", "fp4": "fp4", "mxfp4": "mxfp4", "4-bit": "int4", "3/6-bit": "int4", "mx": "fp8", "int8": "int8",
+    "fp16/int8 mix": "int8",
+}  # fmt: skip
+RANGE = re.compile(r"\d+(?:\.\d+)?")
+
+
+def middle(text: str) -> str:
+    """The number in a cell, the middle of a range, or blank for words and bounds.
+
+    >>> middle("15000-17000"), middle(">1000"), middle("300")
+    ('16000.0', '', '300.0')
+    """
+    found = [float(x) for x in RANGE.findall(text)]
+    plain = bool(re.fullmatch(r"[\d.\s-]+", text.strip())) and 0 < len(found) <= 2
+    return str(sum(found) / len(found)) if plain else ""
+
+
+def narrow(row: Row) -> dict[str, str]:
+    """A row of the wide table of special chips in the form of the other tables: speed of one user, else throughput of the system."""
+    user, system = middle(row.get("tok_s_per_user", "")), middle(row.get("tok_s_system", ""))
+    chips = RANGE.search(row.get("chips", ""))
+    packages = re.search(r"\((\d+) pkg\)", row.get("chips", ""))
+    return {
+        **row,
+        "level": "system",
+        "chip": row.get("hardware", ""),
+        "batch_or_concurrency": middle(row.get("batch_or_users", "")),
+        "n_chips": packages[1] if packages else chips[0] if chips else "",
+        "precision_weights": WIDE_FORMATS.get(row.get("precision", "").lower(), row.get("precision", "")),
+        "mode": "single-user decode" if user else "published throughput",
+        "metric": "output_speed_per_user" if user else "output_throughput_total",
+        "value": user or system,
+        "unit": "tok/s",
+        "note": row.get("workload", ""),
+        "spec_decoding": "mtp" if "spec decod" in row.get("workload", "").lower() else "none",
+    }

@@ -209,7 +209,8 @@ def exchange(row: Row) -> Case:
 
 def send(row: Row) -> Case:
     """Point to point."""
-    return Case("send", "point_to_point", "bf16", {"size": number(row, "msg_bytes"), "far": float(number(row, "devices_per_node", 2.0) < 2)}, "eager")
+    far = number(row, "devices_per_node", 2.0) < 2
+    return Case("send", "point_to_point", "bf16", {"size": number(row, "msg_bytes"), "far": float(far)}, "eager")
 
 
 INDEX_BYTE = 4.0  # of an index of a token or expert
@@ -226,12 +227,14 @@ def expert_exchange(row: Row) -> Case:
     act = (row.get("precision_act") or "").split(" ")[0]
     low = leg == "dispatch" or op.endswith("low_precision")
     value = VALUE_BYTE.get(act, 1.0) if low else 2.0
-    copies = n * (1 - (1 - 1 / n) ** k) if in_engine and leg == "dispatch" else k
-    size = INDEX_BYTE * tokens * k if op.endswith("prepare") else tokens * width * copies * value
-    first = "v1" in row.get("software", "").lower()
-    far = not in_engine and (n > NODE_CHIPS or (first and "lowlatency" in op))
     software = row.get("software", "")
     kernel = "prepare" if op.endswith("prepare") else "two-sided" if "Two" in software else "one-sided"
+    once = in_engine and (leg == "dispatch" or kernel == "one-sided")  # one copy for each rank that holds an expert of the token
+    copies = n * (1 - (1 - 1 / n) ** k) if once else k
+    size = INDEX_BYTE * tokens * k if op.endswith("prepare") else tokens * width * copies * value
+    first = "v1" in software.lower()
+    far = not in_engine and (n > NODE_CHIPS or (first and "lowlatency" in op))
+    kernel += "-low" if op.endswith("low_precision") else ""
     variant = f"trtllm-{kernel}" if in_engine else "deepep-far" if far else "deepep"
     work = size * (n - 1) / n if is_rate(row) else 0.0
     return Case("expert_exchange", leg, "bf16", {"n": n, "size": size, "far": float(far)}, variant, work)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dse.catalog import Catalog
+from dse.equations.smooth import TINY
 from dse.errors import InputError
 from dse.evaluate import Metrics, evaluate
 from dse.types import Deployment, Layout, Workload
@@ -20,7 +21,7 @@ from dse.validate.runs import LARGEST_BATCH, Cut, Models, Run, run_of
 from dse.validate.shapes import Unpredictable
 
 PRICES = "owner-2026"  # no metric of a measurement depends on prices
-DEGREES = (1.0, 2.0, 4.0, 8.0)
+DEGREES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 def _layout(cut: Cut, batch: float, form: str | None) -> Layout:
@@ -63,8 +64,8 @@ class Evaluator:
             return run if run.batch is not None else replace(run, batch=self.capacity(run))
         tried = []
         for tp in DEGREES:
-            if tp <= run.chips:
-                one = replace(run, cut=Cut(tp=tp))
+            if tp <= run.chips and not (run.whole and run.chips % tp):
+                one = replace(run, cut=Cut(tp=tp, pp=run.chips / tp if run.whole else 1.0))
                 one = one if one.batch is not None else replace(one, batch=self.capacity(one))
                 m = self.metrics(one, one.serving)
                 tried.append((bool(m.feasible), float(m.output_token_per_s_per_chip), one))
@@ -90,7 +91,7 @@ def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
     static = run.serving == "static"
     prefill_s = float(evaluator.metrics(run, "prefill").ttft_s) if static else 0.0
     latency = _latency(run, m, prefill_s)
-    output = run.batch * run.osl / latency
+    output = float(m.output_token_per_s_per_chip) * run.cut.chips if run.serving == "decode" else run.batch * run.osl / max(latency, TINY)
     of_chips = run.cut.chips * run.workers
     spread = run.chips if run.serving == "disaggregated" else run.cut.chips
     if name.startswith("ttft"):
@@ -106,7 +107,8 @@ def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
         "output_throughput_total": output / run.cut.chips * run.chips,
         "mlperf_tokens_per_s_per_chip": output / run.cut.chips,
         "mlperf_tokens_per_s_total": output / run.cut.chips * run.chips,
-        "output_speed_per_user": 1.0 / max(float(m.tpot_s), 1e-12),
+        "input_throughput_per_chip": run.batch * run.isl / max(float(m.ttft_s), TINY) / run.cut.chips,
+        "output_speed_per_user": 1.0 / max(float(m.tpot_s), TINY),
         "phase_latency": float(m.ttft_s) if run.serving == "prefill" else run.osl * float(m.tpot_s),
         "mfu": float(m.mfu_prefill) if run.serving == "prefill" else float(m.mfu),
     }
@@ -129,7 +131,7 @@ def predict_systems(rows: Sequence[tuple[str, Row]], chips: Chips, catalog: Cata
         if row.get("level") == "op" or row.get("op"):
             continue
         if row.get("level") != "system":
-            reasons[i] = "wide table of published figures: batch and layout are not stated"
+            reasons[i] = "neither an operator nor a system row"
             continue
         chip = row.get("chip", "")
         try:

@@ -1,0 +1,115 @@
+"""Which layout does each chip of the result take in each case? The winners' layouts, refined in batch and evaluated exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from dse.evaluate import Metrics, evaluate, stack
+from dse.search.designs import column
+from dse.search.layouts import Best, Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.types import Chip, Deployment, named_format
+
+BLOCK = 32  # chips screened together: one compiled shape for all
+CHUNK = 512  # deployments in one exact evaluation
+FINE_STEP = 2 ** (1 / 8)  # ratio of neighbouring batches when the winners' batches are refined
+FINE_REACH = 4  # steps to each side
+ROUNDING = 1e-9  # relative slack of a limit that is met exactly
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A chip of the result, and the weight formats that it may use."""
+
+    chip: Chip
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Chips in their best layouts for one case: arrays (k,), metrics with leaves (k,)."""
+
+    who: np.ndarray  # position among the finalists
+    scenario: np.ndarray
+    limit: np.ndarray
+    metrics: Metrics
+    format_weights: np.ndarray
+    format_kv: np.ndarray
+    valid: np.ndarray  # all limits are met by the exact evaluation too
+
+
+def _refined(best: Best, table: np.ndarray) -> np.ndarray:
+    """Layouts of the winners with neighbouring batches, as a table of its own."""
+    rows = table[np.unique(best.layout[best.layout >= 0])]
+    grown = rows[:, None, :].repeat(2 * FINE_REACH + 1, axis=1)
+    grown[..., 4] = np.maximum(np.round(grown[..., 4] * FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)), grown[..., 2])
+    return np.unique(grown.reshape(-1, 5), axis=0)
+
+
+def _exact(
+    case: Case, finalists: Sequence[Finalist], who: np.ndarray, rows: np.ndarray, chosen: np.ndarray, formats: Sequence[str], prices
+) -> Metrics:
+    """Metrics of picked (chip, layout, format) triples, in chunks of one shape."""
+    leaves = [column(f.chip, 1) for f in finalists]
+    chips = jax.tree.map(lambda *xs: np.array([float(np.ravel(x)[0]) for x in xs]), *leaves)
+    hot = jax.tree.map(lambda *xs: np.array(xs, float), *[named_format(f) for f in formats])
+    found = []
+    for start in range(0, len(who), CHUNK):
+        at = np.minimum(np.arange(start, start + CHUNK), len(who) - 1)
+        layout = replace(to_layout(rows[at], None, is_mixture(case.model)), format=jax.tree.map(lambda x: x[chosen[at]], hot))  # noqa: B023
+        chip = jax.tree.map(lambda x: x[who[at]], chips)  # noqa: B023
+        m = evaluate(Deployment(chip=chip, model=case.model, workload=case.workload, layout=layout, prices=prices))
+        found.append(jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (CHUNK,)), m))
+    return jax.tree.map(lambda *xs: np.concatenate(xs)[: len(who)], *found)
+
+
+def _best_of(case: Case, finalists: Sequence[Finalist], grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
+    """Best layouts of all finalists, block by block."""
+    parts = []
+    for start in range(0, len(finalists), BLOCK):
+        block = list(finalists[start : start + BLOCK])
+        block += [block[-1]] * (BLOCK - len(block))
+        permitted = np.array([[float(f in x.formats) for f in grid.formats] for x in block])
+        parts.append(screen(stack([x.chip for x in block], axis=0), case, grid, table, limits, permitted=permitted)[0])
+    joined = {
+        name: np.concatenate([getattr(p, name) for p in parts], axis=2)[..., : len(finalists)] for name in ("cost", "layout", "format")
+    }
+    return Best(**joined)
+
+
+def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float]) -> Iterator[Placed]:
+    """Finalists in their best layouts under every limit; one ``Placed`` for each owner that has any.
+
+    Args:
+        case: The question. finalists: Chips with their formats. grid: Layouts to try (its formats are replaced by the finalists').
+        limits: Limits on the mean time per output token [s].
+    """
+    formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
+    grid = replace(grid, formats=formats)
+    table = layout_table(case.model, grid)
+    coarse = _best_of(case, finalists, grid, table, limits)
+    if not (coarse.layout >= 0).any():
+        return
+    fine = _refined(coarse, table)
+    best = _best_of(case, finalists, grid, fine, limits)
+    for s, prices in enumerate(case.prices):
+        limit, who = np.nonzero(best.layout[s] >= 0)
+        if not len(who):
+            continue
+        chosen = best.format[s, limit, who]
+        m = _exact(case, finalists, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
+        slow = np.asarray(m.tpot_s) > np.asarray(limits)[limit] * (1 + ROUNDING)
+        late = np.asarray(m.ttft_s) > case.ttft_limit_s * (1 + ROUNDING)
+        cache = np.array([named_format(f).kv_byte for f in formats])[chosen]
+        yield Placed(
+            who=who,
+            scenario=np.full_like(who, s),
+            limit=limit,
+            metrics=m,
+            format_weights=np.array(formats, object)[chosen],
+            format_kv=np.where(cache < 2, "fp8", "bf16").astype(object),
+            valid=np.asarray(m.feasible) & ~slow & ~late,
+        )

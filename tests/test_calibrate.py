@@ -1,0 +1,191 @@
+"""Does calibration find the constants that made the data, and are the committed constants those that it finds?"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from dse.calibrate import check, fit_all, read_plan, samples_of
+from dse.calibrate.engine import Step, fit_floor, log_errors
+from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
+from dse.calibrate.fit import Sample
+from dse.catalog import load_catalog
+from dse.catalog.kernels import build_kernels
+from dse.paths import data_dir
+from dse.types import Gemm
+from dse.validate.operators import RECORDS, Job, machine_of, with_bytes
+from dse.validate.predict import seconds, stacked
+from dse.validate.resolve import Chips
+from dse.validate.runs import Cut, Run
+from dse.validate.shapes import Case
+
+CONSTANTS = data_dir("hw_catalog") / "constants"
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return read_plan()
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return load_catalog()
+
+
+def made_samples(catalog, truth: dict[str, Gemm], noise: float) -> list[Sample]:
+    """GEMM rows of two chips whose times follow from known constants, with noise of a fixed seed."""
+    chips, rng, found = Chips(catalog, {}), np.random.default_rng(0), []
+    names = {"nvidia-h100": "nvidia-h100-sxm", "nvidia-b200": "nvidia-b200-sxm"}
+    for file, chip in names.items():
+        on = chips.find(chip)
+        for m in (1.0, 16.0, 128.0, 1024.0, 8192.0):
+            for n in (1024.0, 4096.0, 16384.0):
+                for k in (1024.0, 8192.0, 16384.0):
+                    case = Case("gemm", "gemm.bf16", "bf16", {"m": m, "n": n, "k": k, "weights": 1.0}, variant="trtllm")
+                    args = (stacked([truth[file]]), stacked([machine_of(case, on)]))
+                    t = float(seconds("gemm", [with_bytes(case)], *args)[0]) * float(np.exp(noise * rng.standard_normal()))
+                    found.append(Sample(Job(len(found), case, on), file, t, (n, k)))
+    return found
+
+
+def gemm(floor_s, compute, memory) -> Gemm:
+    return Gemm(
+        floor_s=floor_s, compute_efficiency=compute, memory_efficiency=memory, serial_s_per_k=0.9e-9, quantise_pass=0.0, ramp_flop=0.0
+    )
+
+
+def test_known_constants_are_found_again(plan, catalog):
+    truth = {"nvidia-h100": gemm(3e-6, 0.8, 0.85), "nvidia-b200": gemm(2.2e-6, 0.65, 0.75)}
+    result = fit_all(made_samples(catalog, truth, 0.02), plan, parts=["gemm.bf16"])[0]
+    for file, wanted in truth.items():
+        for leaf in ("floor_s", "compute_efficiency", "memory_efficiency", "serial_s_per_k"):
+            found = result.constants[file][leaf]
+            assert found.value == pytest.approx(getattr(wanted, leaf), rel=0.08), (file, leaf)
+            assert found.low <= found.value <= found.high
+        assert result.residuals[file].median < 0.03
+        assert result.residuals[file].by_shape < 0.04
+        assert result.residuals[file].unseen_chip > result.residuals[file].median  # the other chip differs
+    shared = {result.constants[file]["serial_s_per_k"].value for file in truth}
+    assert len(shared) == 1
+
+
+def test_a_wild_row_does_not_move_the_fit(plan, catalog):
+    truth = {"nvidia-h100": gemm(3e-6, 0.8, 0.85), "nvidia-b200": gemm(2.2e-6, 0.65, 0.75)}
+    samples = made_samples(catalog, truth, 0.02)
+    wild = [dataclasses.replace(s, seconds=5 * s.seconds) if i % 15 == 0 else s for i, s in enumerate(samples)]
+    found = fit_all(wild, plan, False, parts=["gemm.bf16"])[0].constants["nvidia-h100"]
+    assert found["compute_efficiency"].value == pytest.approx(0.8, rel=0.1)
+
+
+def test_the_plan_fits_every_constant_of_its_records(plan):
+    for fit in plan.fits:
+        record = RECORDS[fit.part.split(".")[0]]
+        assert {leaf.name for leaf in fit.leaves} == {f.name for f in dataclasses.fields(record)}, fit.path
+    paths = [(f.path, f.rows) for f in plan.fits]
+    assert len(set(paths)) == len(paths)
+
+
+def test_the_rows_of_the_fit_are_neither_flagged_nor_excluded(plan, catalog):
+    samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
+    assert len(samples) > 12_000
+    fallback = [s for s in samples if s.job.case.constants == "mla_decode" and s.chip in ("nvidia-a100", "nvidia-l40s")]
+    assert not fallback
+    assert min(s.seconds for s in samples) > 1e-7
+
+
+PARTS = ["gemm.nvfp4", "elementwise", "dispatch"]
+
+
+def test_the_committed_constants_are_those_of_a_new_fit():
+    assert check(parts=PARTS) == []
+
+
+@pytest.fixture(scope="module")
+def fitted(plan, catalog):
+    samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
+    return fit_all(samples, plan, True, parts=["gemm.nvfp4"])
+
+
+def test_writing_changes_fitted_lines_only_and_is_idempotent(plan, fitted, tmp_path):
+    folder = tmp_path / "constants"
+    shutil.copytree(CONSTANTS, folder)
+    before = {p.name: p.read_text(encoding="utf-8") for p in folder.glob("*.toml")}
+    rewrite(fitted, plan, folder)
+    after = {p.name: p.read_text(encoding="utf-8") for p in folder.glob("*.toml")}
+    changed = [a for name in before for a, b in zip(after[name].splitlines(), before[name].splitlines(), strict=True) if a != b]
+    assert all(".nvfp4." in line for line in changed)
+    rewrite(fitted, plan, folder)
+    assert after == {p.name: p.read_text(encoding="utf-8") for p in folder.glob("*.toml")}
+
+
+def test_a_changed_file_is_noticed(plan, fitted, tmp_path):
+    folder = tmp_path / "constants"
+    shutil.copytree(CONSTANTS, folder)
+    path = folder / "nvidia-b200.toml"
+    text = path.read_text(encoding="utf-8").splitlines()
+    i = next(i for i, line in enumerate(text) if line.startswith("gemm.nvfp4.floor_s = "))
+    text[i] = text[i].replace("value = ", "value = 9", 1)
+    path.write_text("\n".join(text), encoding="utf-8")
+    found = differences(fitted, plan, folder)
+    assert len(found) == 1 and "nvidia-b200.toml: gemm.nvfp4.floor_s" in found[0]
+
+
+def test_a_part_without_rows_is_substituted_and_marked(catalog):
+    records = catalog.records["constants"]
+    borrowed = records["nvidia-b200"].values["gemm.mxfp4.floor_s"]
+    assert borrowed.kind == "estimate" and borrowed.note == "not measured on this chip: as gemm.nvfp4"
+    assert borrowed.value == records["nvidia-b200"].values["gemm.nvfp4.floor_s"].value
+    assert borrowed.high >= 1.5 * borrowed.value
+    pooled = records["nvidia"].values["gemm.nvfp4.floor_s"]
+    assert pooled.note == "pooled over nvidia-b200, nvidia-gb200"
+    assert pooled.low <= min(records[c].values["gemm.nvfp4.floor_s"].value for c in ("nvidia-b200", "nvidia-gb200"))
+
+
+def test_a_fit_of_some_parts_writes_no_pools(plan, fitted):
+    assert set(tables(fitted, plan)) == {"nvidia-b200", "nvidia-gb200"}
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CONSTANTS.glob("[!_]*.toml")))
+def test_every_file_holds_every_constant_itself(name, catalog):
+    record = catalog.records["constants"][name]
+    kernels = build_kernels(record, {})
+    assert 0 < float(kernels.gemm.bf16.compute_efficiency) <= 1
+    for path, q in record.values.items():
+        assert q.low is None or q.low <= q.value <= q.high, path
+        if path.endswith("efficiency") and "exp_efficiency" not in path:
+            assert 0 < q.value <= 1, path
+
+
+def test_ideal_constants_are_ones_and_zeros(catalog):
+    ideal = {k: q.value for k, q in catalog.records["constants"]["ideal"].values.items()}
+    kept = ("kv_fill", "chunk_token", "imbalance_token", "interference", "exp_efficiency", "overlap", "prefill_load")
+    for path, value in ideal.items():
+        if path.endswith("efficiency") and "exp" not in path:
+            assert value == 1, path
+        elif not path.endswith((*kept, "factor")):
+            assert value == 0, path
+
+
+def test_units_and_keys_of_lines():
+    assert [unit_of(x) for x in ("floor_s", "serial_s_per_k", "head_s", "tile_token", "ramp_flop", "efficiency")] == [
+        "us",
+        "ns",
+        "ns",
+        "token",
+        "FLOP",
+        "1",
+    ]
+    assert key_of("gemm.bf16.a/b.floor_s") == 'gemm.bf16."a/b".floor_s'
+
+
+def test_the_share_of_kernel_floors_is_found_again(plan, catalog):
+    run = Run("nvidia-h100-sxm", "llama-3.1-8b", "aggregated", "bf16", 1024.0, 256.0, 8.0, Cut(), 1.0)
+    runs = [dataclasses.replace(run, batch=b) for b in (4.0, 8.0, 32.0)]
+    unit = [Step(r, 1.0, ("m", "e", "f")) for r in runs]
+    steps = [dataclasses.replace(s, seconds=float(t)) for s, t in zip(unit, np.exp(log_errors(unit, catalog, 0.8)), strict=True)]
+    found = fit_floor(steps, catalog, plan, (0.3, 3.0))
+    assert found.value == pytest.approx(0.8, abs=0.05)
+    assert found.median < 0.01 < found.median_before

@@ -1,0 +1,294 @@
+"""Predicted against measured: what a prediction may read, how chips and layouts are found, and how close the operators come."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dse.catalog import load_catalog
+from dse.errors import InputError
+from dse.paths import data_dir
+from dse.validate import outcomes, validate
+from dse.validate.resolve import Chips
+from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules
+from dse.validate.runs import Models, layout_of, narrow, run_of, workers_of
+from dse.validate.shapes import Unpredictable, case
+from dse.validate.table import KEYS, ROW_COLUMNS
+
+SHIPPED = data_dir("hw_catalog") / "measurements"
+DERIVED = ("achieved_", "frac_", "roofline_frac", "algbw_gbs", "busbw_gbs", "reported_gbs")
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return load_catalog()
+
+
+def write_tables(folder: Path, tables: dict[str, list[dict[str, str]]]) -> Path:
+    for name, rows in tables.items():
+        columns = list(dict.fromkeys(c for row in rows for c in row))
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            out = csv.DictWriter(file, columns)
+            out.writeheader()
+            out.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Every 40th shipped row (every 150th of the runs), with the datasheet table."""
+    tables, peaks = read_folder(SHIPPED)
+    thin = {name: rows[:: 150 if name.startswith("system") else 40] for name, rows in tables.items()}
+    return write_tables(tmp_path_factory.mktemp("rows"), {**thin, "chip_peaks": list(peaks.values())})
+
+
+@pytest.fixture(scope="module")
+def report(sample, tmp_path_factory, catalog):
+    rows = tmp_path_factory.mktemp("out") / "rows.csv"
+    return validate(sample, rows, catalog), rows
+
+
+def test_every_row_is_predicted_or_skipped_with_a_reason(report):
+    result, path = report
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == ROW_COLUMNS
+    assert len(rows) == result["rows"]
+    assert all(bool(r["predicted"]) != bool(r["skipped_reason"]) for r in rows)
+    assert sum(s["count"] for s in result["skipped"]) == result["rows"] - result["predicted"]
+
+
+def test_groups_have_margins_that_add_up(report):
+    groups = report[0]["groups"]
+    names = [tuple(g[k] for k in KEYS) for g in groups]
+    assert len(set(names)) == len(names)
+    by_name = dict(zip(names, groups, strict=True))
+    whole = by_name[("op", "gemm", "*", "*", "*")]
+    parts = [g for n, g in by_name.items() if n[:2] == ("op", "gemm") and n[2] != "*" and n[3:] == ("*", "*")]
+    assert whole["n"] == sum(g["n"] for g in parts) > 50
+    assert 0 < whole["median_abs_error"] <= whole["p90_abs_error"]
+    assert by_name[("*",) * 5]["n"] == sum(by_name[(level, "*", "*", "*", "*")]["n"] for level in ("op", "system"))
+
+
+def test_a_prediction_does_not_read_the_measurement(sample, report, tmp_path, catalog):
+    tables, peaks = read_folder(sample)
+    blank = {}
+    for name, rows in tables.items():
+        blank[name] = [{c: "" if c == "value" or c.startswith(DERIVED) else v for c, v in row.items()} for row in rows]
+    folder = write_tables(tmp_path, {**blank, "chip_peaks": list(peaks.values())})
+    before = [o.predicted for o in outcomes(sample, catalog)]
+    after = [o.predicted for o in outcomes(folder, catalog)]
+    assert before == after
+    assert sum(p is not None for p in after) == report[0]["predicted"]
+
+
+def test_flagged_rows_are_counted_and_not_compared(tmp_path, catalog):
+    row = {
+        "id": "a",
+        "level": "op",
+        "op": "gemm",
+        "chip": "H100-SXM5-80GB",
+        "m": "8",
+        "n": "4096",
+        "k": "4096",
+        "precision_weights": "bf16",
+        "unit": "us",
+        "value": "9",
+    }
+    folder = write_tables(tmp_path, {"ops_gemm": [row, {**row, "id": "b", "value": "900", "flag": "cache"}]})
+    group = next(
+        g for g in validate(folder, catalog=catalog)["groups"] if g["op"] == "gemm" and g["chip"] == g["model"] == g["format"] == "*"
+    )
+    assert (group["n"], group["n_flagged"]) == (1, 1)
+    assert group["median_abs_error"] < 1
+
+
+PEAK = {
+    "peak_bf16_tflops": "1000",
+    "peak_fp8_tflops": "2000",
+    "hbm_gbs": "4000",
+    "hbm_gb": "96",
+    "link_gbs_per_dir": "450",
+    "tdp_w": "800",
+    "memory": "HBM3",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "by", "constants"),
+    [
+        ({"generation": "hopper", "vendor": "NVIDIA"}, "chip_peaks, generation", "nvidia-h100"),
+        ({"generation": "nobody", "vendor": "NVIDIA"}, "chip_peaks, vendor", "nvidia"),
+        ({"generation": "nobody", "vendor": "AMD"}, "chip_peaks, vendor", "amd-mi355x"),
+        ({"generation": "nobody", "vendor": "Nobody"}, "chip_peaks, family", "hbm_gpu"),
+        ({"generation": "nobody", "vendor": "Nobody", "memory": "none"}, "chip_peaks, family", "sram"),
+    ],
+)
+def test_an_unknown_chip_borrows_constants_but_no_numbers(row, by, constants, catalog):
+    chips = Chips(catalog, {"H100 NVL-like": {"chip": "H100 NVL-like", **PEAK, **row}})
+    found = chips.find("H100 NVL-like")
+    assert (found.by, found.constants.id) == (by, constants)
+    assert found.peak("bf16") == 1e15 and found.peak("fp8") == 2e15
+    assert found.peak("nvfp4") == 1e15  # no 4-bit datapath: widened to bf16
+    store = found.chip.sram if row.get("memory") == "none" else found.chip.memory
+    assert store.s_per_byte == pytest.approx(1 / 4e12)
+    assert chips.find("H100 NVL") is None
+
+
+def test_an_alias_is_exact_and_beats_the_table(catalog):
+    chips = Chips(catalog, {"H100-SXM5-80GB": {"chip": "H100-SXM5-80GB", **PEAK, "generation": "hopper", "vendor": "NVIDIA"}})
+    assert (chips.find("H100-SXM5-80GB").id, chips.find("H100-SXM5-80GB").by) == ("nvidia-h100-sxm", "alias")
+    assert chips.find("nvidia-h100-sxm").by == "id"
+
+
+def test_a_rate_is_work_over_the_predicted_time(tmp_path, catalog):
+    row = {
+        "id": "t",
+        "level": "op",
+        "op": "gemm",
+        "chip": "H100-SXM5-80GB",
+        "m": "4096",
+        "n": "4096",
+        "k": "4096",
+        "precision_weights": "bf16",
+        "value": "1",
+        "unit": "us",
+    }
+    folder = write_tables(tmp_path, {"ops": [row, {**row, "id": "r", "unit": "TFLOP/s"}]})
+    time, rate = (o.predicted for o in outcomes(folder, catalog))
+    assert rate == pytest.approx(2 * 4096**3 / (time * 1e-6) / 1e12)
+    assert 2 * 4096**3 / 989e12 * 1e6 < time < 2.5 * 2 * 4096**3 / 989e12 * 1e6
+
+
+def test_a_layer_is_the_sum_of_its_parts(operators):
+    tables, _ = read_folder(SHIPPED)
+    rows = [r for r in tables["ops_layer_parts"] if r["op"].startswith("layer_") and r["phase"] == "prefill"]
+    total = next(r for r in rows if r["op"] == "layer_total")
+    found = {o.op: o.predicted for o in operators if o.file == "ops_layer_parts" and o.id in {r["id"] for r in rows}}
+    parts = [v for k, v in found.items() if k.startswith("layer_part:")]
+    assert found["layer_total"] == pytest.approx(sum(parts))
+    assert found["layer_total"] == pytest.approx(float(total["value"]), rel=0.1)
+
+
+def test_rows_without_an_equation_say_so():
+    with pytest.raises(Unpredictable, match="no equation"):
+        case({"op": "fft"})
+    with pytest.raises(Unpredictable, match="column n is blank"):
+        case({"op": "gemm", "m": "1"})
+    with pytest.raises(Unpredictable, match="no kernel class"):
+        case({"op": "gemm", "m": "1", "n": "1", "k": "1", "precision_weights": "posit8"})
+
+
+def test_the_committed_counts_of_exclusions_are_right():
+    import tomllib
+
+    tables, _ = read_folder(SHIPPED)
+    rules = read_rules()
+    found = [excluded_by(rules, file, row) for file, row in every_row(tables)]
+    with (data_dir("hw_catalog") / "exclusions.toml").open("rb") as file:
+        table = tomllib.load(file)["rule"]
+    assert {r["id"]: found.count(r["id"]) for r in table} == {r["id"]: r["count"] for r in table}
+    assert all(len(r["reason"]) > 40 for r in table)
+    assert 0 < sum(map(bool, found)) < 0.06 * len(found)
+
+
+def test_rules_compare_columns():
+    rule = Rule("x", "because", {"chip": ["A*", "B*"], "batch": "< @n_chips", "k": ">= 8"})
+    row = {"chip": "b200", "batch": "4", "n_chips": "8", "k": "8"}
+    assert rule.matches("f", row)
+    assert not rule.matches("f", {**row, "batch": "8"})
+    assert not rule.matches("f", {**row, "k": ""})
+    assert not rule.matches("f", {**row, "chip": "H100"})
+
+
+def test_attention_ranks_are_read_as_the_world():
+    assert layout_of({"tp": "8", "dp_attention": "True", "n_chips": "8"}).dp == 8
+    spread = layout_of({"tp": "4", "dp": "4", "ep": "4", "dp_attention": "True", "n_chips": "4"})
+    assert (spread.tp, spread.dp, spread.ep, spread.chips) == (1, 4, 4, 4)
+    plain = layout_of({"tp": "4", "dp": "2", "dp_attention": "False", "n_chips": "8"})
+    assert (plain.tp, plain.dp) == (4, 2)
+    assert layout_of({"tp": ""}) is None
+
+
+def test_disaggregated_workers_stand_in_the_note():
+    note = (
+        "disaggregated: prefill 1 workers x TP4 EP4 dp_attention=false on 4 GPUs; decode 4 workers x TP8 EP8 dp_attention=true on 32 GPUs"
+    )
+    both = workers_of({"note": note})
+    assert both["prefill"][0] == 1 and both["prefill"][1].tp == 4
+    count, cut = both["decode"]
+    assert (count, cut.tp, cut.dp, cut.ep) == (4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Llama-3.1-8B", "llama-3.1-8b"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.3-70b"),
+        ("llama 3 70b", "llama-3-70b"),
+        ("DeepSeek-R1 671B", "deepseek-r1"),
+        ("Qwen3-235B", "qwen3-235b-a22b"),
+    ],
+)
+def test_models_are_found_by_their_published_names(name, found, catalog):
+    assert Models(catalog).find(name) == found
+
+
+def test_what_a_run_does_not_say_is_not_guessed(catalog):
+    models = Models(catalog)
+    row = {
+        "model": "Llama-3.1-8B",
+        "mode": "aggregated",
+        "batch_or_concurrency": "8",
+        "isl": "1024",
+        "osl": "128",
+        "tp": "1",
+        "n_chips": "1",
+    }
+    assert run_of(row, "x", models).batch == 8
+    with pytest.raises(Unpredictable, match="speculative"):
+        run_of({**row, "spec_decoding": "mtp"}, "x", models)
+    with pytest.raises(Unpredictable, match="unknown model"):
+        run_of({**row, "model": "Nobody-9B"}, "x", models)
+    with pytest.raises(Unpredictable, match="isl"):
+        run_of({**row, "isl": "avg mix"}, "x", models)
+
+
+def test_the_wide_table_becomes_rows_of_one_user(catalog):
+    wide = {"hardware": "Groq LPU v1", "chips": "8 cards (16 pkg)", "model": "Llama-2-70B", "precision": "FP8", "tok_s_per_user": "290-310"}
+    row = narrow(wide)
+    assert (row["value"], row["n_chips"], row["metric"]) == ("300.0", "16", "output_speed_per_user")
+    run = run_of(row, "groq-lpu-v1", Models(catalog))
+    assert (run.serving, run.batch, run.whole, run.format) == ("decode", 1.0, True, "fp8")
+    assert narrow({**wide, "tok_s_per_user": ">1000"})["mode"] == "published throughput"
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no CSV file"):
+        validate(tmp_path)
+    with pytest.raises(InputError, match="not found"):
+        validate(tmp_path / "nowhere")
+
+
+LIMITS = {  # median error of operators over all shipped rows: the fit's own, and a little room
+    "gemm": 0.08, "attention_decode": 0.07, "attention_prefill_causal": 0.06, "mla_decode_absorbed": 0.1, "mla_prefill_causal": 0.07,
+    "moe_ffn_fused": 0.11, "all_reduce": 0.08, "all_gather": 0.1, "reduce_scatter": 0.09, "alltoall": 0.1,
+    "ep_dispatch_lowlatency": 0.05, "ep_combine_lowlatency": 0.06, "layer_total": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", LIMITS)
+def test_operators_stay_within_the_error_they_were_fitted_to(op, catalog, operators):
+    signed = np.array([o.predicted / o.measured - 1 for o in operators if o.op == op and o.compared and not o.excluded_by])
+    assert len(signed) and np.median(np.abs(signed)) < LIMITS[op]
+    assert abs(np.median(signed)) < LIMITS[op] / 2
+
+
+@pytest.fixture(scope="module")
+def operators(catalog, tmp_path_factory):
+    tables, peaks = read_folder(SHIPPED)
+    some = {name: rows for name, rows in tables.items() if name.startswith("ops_")}
+    return outcomes(write_tables(tmp_path_factory.mktemp("ops"), {**some, "chip_peaks": list(peaks.values())}), catalog)
