@@ -83,12 +83,14 @@ def score(chips: Chip, n: int, questions: Questions, grid: Grid) -> Scores:
 
 
 def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
-    """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it."""
+    """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it on the thinned grid."""
+
+    thin = grid.thinned()
 
     def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
         n = len(next(iter(values.values())))
         chips = column(build_block(shop, pad(values, size)).chip, size)
-        scores = score(chips, size, questions, grid)
+        scores = score(chips, size, questions, thin)
         return replace(
             scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
         )

@@ -39,6 +39,12 @@ class Grid:
     max_chips: float = 4096.0
 
 
+    def thinned(self) -> Grid:
+        """A coarser grid to search chips with: every second batch, tensor parallelism up to half of the widest."""
+        tp = [t for t in self.tp if 2 * t <= max(self.tp)] or self.tp
+        return replace(self, batches=tuple(self.batches[::2]), tp=tuple(tp))
+
+
 @dataclass(frozen=True)
 class Case:
     """One question put to every chip: a model, a workload, its limit on the time to first token, and owners' prices."""
@@ -163,7 +169,9 @@ def screen(
     Returns: ``Best`` and the number of evaluations.
     """
     mixture = is_mixture(case.model)
-    chips32, model, workload, prices = single(chips), single(cut.trimmed(case.model)), single(case.workload), single(case.prices)
+    chips32, model, workload, prices = jax.device_put(
+        (single(chips), single(cut.trimmed(case.model)), single(case.workload), single(case.prices))
+    )
     limits = jnp.asarray(np.asarray(limits_s) * (1.0 - MARGIN), jnp.float32)
     n = max(np.size(x) for x in jax.tree.leaves(chips))
     shape = (len(case.prices), len(limits_s), n)
