@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dse.equations import finance, serving
+from dse.equations import finance, power, serving
 from dse.equations import layout as cut
 from dse.equations.roofline import Time, scale
 from dse.equations.smooth import TINY
@@ -122,11 +122,12 @@ def machine(chip: Chip, model: LLM, layout: Layout, kv_byte: Number) -> Machine:
         return replace(mixed, floor_s=mixed.floor_s * s.kernel_floor)
 
     weights = cut.weight_byte(model, layout, fmt)
+    own_layer = _depth(chip, model, layout) / layout.pp  # where layers have hardware of their own, each has its share of the chip
     return Machine(
         chip=chip,
         fmt=fmt,
         placement=cut.place(chip, weights, kv_byte),
-        peak_flop_per_s=pick(fmt.compute, chip.peak_flop_per_s),
+        peak_flop_per_s=pick(fmt.compute, chip.peak_flop_per_s) / own_layer,
         attention_flop_per_s=pick(fmt.attention, chip.peak_flop_per_s),
         flop_j=pick(fmt.compute, chip.flop_j),
         attention_flop_j=pick(fmt.attention, chip.flop_j),
@@ -167,6 +168,10 @@ def _energy(mc: Machine, layout: Layout, work: Work, passes: Number, attention_p
     return cut.stage_chips(layout) * (gemms + passes * activations + cache)
 
 
+def _throttle(mc: Machine, layout: Layout, energy_j: Number, time_s: Number) -> Number:
+    return power.throttle(energy_j, time_s, cut.instance_chips(layout), mc.chip.tdp_w, mc.chip.static_w)
+
+
 def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number) -> Step:
     """One decoding step of all requests: every request gets one token."""
     s = mc.chip.kernels.system
@@ -181,13 +186,14 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     passes, attention_passes = rank / b, rank / together
     moved = passes * work.weight_byte * mc.placement.weight_s_per_byte + attention_passes * work.kv_byte * mc.placement.kv_s_per_byte
     energy = _energy(mc, layout, work, passes, attention_passes)
+    time = scale(_throttle(mc, layout, energy, time.total), time)
     return Step(time=time, stage_s=time.total, energy_j=energy, moved_s=moved / layout.pp, work=work)
 
 
 def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, requests: Number) -> Step:
     """Prefill of ``requests`` prompts together on each attention rank."""
     s = mc.chip.kernels.system
-    hardwired, prompt = s.layer_pipelined, workload.input_tokens
+    hardwired, prompt = s.layer_pipelined, cut.fresh_tokens(workload)
     depth = _depth(mc.chip, model, layout)
     stream = 1.0 + hardwired * (depth - 1.0)
     tokens = requests * prompt / stream
@@ -196,15 +202,17 @@ def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, re
         gemm_tokens=tokens,
         sequences=together,
         query_tokens=prompt,
-        context=prompt,
+        context=0.0 if workload.shared_prefix_tokens is None else workload.shared_prefix_tokens,
         head_tokens=requests,
         causal=True,
         split_tokens=cut.one(layout.cp),
     )
     work = forward(mc, model, layout, p, workload)
-    time = overlapped(scale(s.factor, work.time), s.overlap)
-    occupied = time.total * stream / depth * cut.stage_imbalance(cut.layers(model), layout.pp)
     energy = _energy(mc, layout, work, stream, requests / together)
+    time = overlapped(scale(s.factor, work.time), s.overlap)
+    share = stream / depth * cut.stage_imbalance(cut.layers(model), layout.pp)  # of the time for which a stage is occupied
+    time = scale(_throttle(mc, layout, energy, time.total * share), time)
+    occupied = time.total * share
     return Step(time=time, stage_s=occupied, energy_j=energy, moved_s=0.0, work=work)
 
 
@@ -215,8 +223,7 @@ def _memory(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: For
     """Bytes on the fullest chip, and the cache of all its requests."""
     s = chip.kernels.system
     held = {"decode": 0.0, "prefill": 0.0, "static": 1.0}.get(serving_mode, s.kv_fill)
-    context = workload.input_tokens + held * workload.output_tokens
-    kv = cut.ranks(layout) * cut.cache_byte(model, context, layout, fmt)
+    kv = cut.all_caches_byte(model, workload, held * workload.output_tokens, layout, fmt)
     general, reserve = cut.capacity_byte(chip, s)
     tokens = workload.input_tokens if serving_mode != "decode" else cut.ranks(layout)
     parts = MemoryParts(
@@ -267,13 +274,13 @@ def performance(
     memory, kv = _memory(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
     mc = machine(chip, model, layout, kv)
     s = chip.kernels.system
-    isl, osl = workload.input_tokens, workload.output_tokens
+    isl, osl, fresh = workload.input_tokens, workload.output_tokens, cut.fresh_tokens(workload)
     rank = cut.ranks(layout)
     context = isl if mode == "decode" else isl + osl / 2.0
     step = decode_step(mc, model, workload, layout, context)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
     prompts = {"static": rank, "prefill": rank, "disaggregated": jnp.maximum(cut.ranks(plan), 1.0)}.get(
-        mode, jnp.clip(rank / osl, 1.0, jnp.maximum(s.chunk_token / isl, 1.0))
+        mode, jnp.clip(rank / osl, 1.0, jnp.maximum(s.chunk_token / fresh, 1.0))
     )
     pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
@@ -314,8 +321,8 @@ def performance(
         total_chips, energy = chips, pre.energy_j / pre.stage_s
 
     output = requests * osl * (0.0 if mode == "prefill" else 1.0)
-    peak = mc.peak_flop_per_s * chips
-    prompt_flop = prompts * cut.one(plan.dp) * isl * flop_per_token(model, isl / 2.0)
+    peak = pick(mc.fmt.compute, chip.peak_flop_per_s) * chips
+    prompt_flop = prompts * cut.one(plan.dp) * fresh * flop_per_token(model, isl - fresh / 2.0)
     return Performance(
         chips=total_chips + zero,
         decode_chips=chips,
@@ -326,7 +333,7 @@ def performance(
         mean_w=energy / total_chips + chip.static_w,
         mfu=layout.batch * flop_per_token(model, context) / (decode_s * peak),
         mbu=step.moved_s / decode_s,
-        mfu_prefill=prompt_flop / (pre.stage_s * pre_mc.peak_flop_per_s * cut.instance_chips(plan)),
+        mfu_prefill=prompt_flop / (pre.stage_s * pick(pre_mc.fmt.compute, chip.peak_flop_per_s) * cut.instance_chips(plan)),
         time=_time_parts(step.time, prefill_share),
         prefill_time=pre.time,
         memory=memory,

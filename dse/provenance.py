@@ -6,16 +6,41 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from dse.catalog import Catalog
+from dse.catalog import Catalog, Record
 from dse.catalog.prices import price_values
 from dse.study import Study
 
 UNCERTAIN = ("estimate", "fit", "assumption", "claim")
 PACKAGES = ("jax", "numpy", "optuna", "xarray")
+
+# Which derivative of the cost stands for a catalogue value, to first order: value -> {parameter of ``elasticity``: exponent}.
+PEAK, BANDWIDTH = {"peak_flop_per_s": 1}, {"memory_bandwidth_byte_per_s": 1, "sram_bandwidth_byte_per_s": 1}
+MOVES: dict[str, dict[str, int]] = {
+    "constants *: compute efficiency *": PEAK,
+    "constants *: memory efficiency *": BANDWIDTH,
+    "constants *: host time of a step": {"host_time_s": 1},
+    "family *: layer": {"layer_time_s": 1},
+    "family *: mac": {"peak_flop_per_s": -1},  # arithmetic units on the same area
+    "family *: clock": PEAK,
+    "family *: fp4_rate": PEAK,
+    "family *: flop": {"energy_per_operation_j": 1},
+    "family *: design": {"nre_usd": 1},  # masks are the rest
+    "technology power: heat_stacked": PEAK,  # where heat binds, work follows what may leave as heat
+    "memories stacked-dram: bandwidth": BANDWIDTH,
+}
+OWN = {"technology power: heat_stacked": "stacked_dram", "memories stacked-dram": "stacked_dram"}
+ONLY_FP4 = "fp4_rate"  # counts where weights are multiplied in 4 bit
+GROUPS = {  # rows of a family's constants file that the report tells, as medians over the formats: GEMM and attention
+    "compute efficiency of GEMM": "gemm.*.compute_efficiency",
+    "memory efficiency of GEMM": "gemm.*.memory_efficiency",
+    "host time of a step": "system.host_s",
+}
 
 
 def git_state() -> dict[str, str]:
@@ -41,17 +66,65 @@ def versions() -> dict[str, str]:
     return {"dse_version": __version__, **known, "python": platform.python_version(), "platform": platform.platform()}
 
 
+def constants_rows(record: Record) -> list[dict[str, Any]]:
+    """The engine constants of a family in a few rows: medians over the weight formats, with the median ends of their intervals."""
+    rows = []
+    for said, pattern in GROUPS.items():
+        found = [q for name, q in record.values.items() if fnmatchcase(name, pattern) and name.count(".") == pattern.count(".")]
+        if not found:
+            continue
+        first = found[0]
+        row = {
+            end: median([getattr(q, end) for q in found])
+            for end in ("value", "low", "high")
+            if all(getattr(q, end) is not None for q in found)
+        }
+        note = f"median of {len(found)} weight formats" if len(found) > 1 else first.note or ""
+        rows.append(
+            {"name": f"constants {record.id}: {said}", "low": None, "high": None, **row}
+            | _words(first.unit, first.kind, first.source, note)
+        )
+    return rows
+
+
+def _words(unit: str, kind: str, source: str, note: str) -> dict[str, Any]:
+    return {"unit": unit, "kind": kind, "source": source, "note": note}
+
+
+def concerns(name: str) -> dict[str, Any]:
+    """What an assumption moves, and whose it is.
+
+    >>> concerns("family sram: mac")
+    {'moves': {'peak_flop_per_s': -1}, 'family': 'sram'}
+    """
+    found: dict[str, Any] = {"moves": moves for pattern, moves in MOVES.items() if fnmatchcase(name, pattern)}
+    where = name.partition(": ")[0]
+    kind, _, owner = where.partition(" ")
+    family = owner if kind in ("family", "constants") else next((f for start, f in OWN.items() if name.startswith(start)), None)
+    found |= {"family": family} if family else {}
+    return found | ({"format": "fp4"} if name.endswith(ONLY_FP4) else {})
+
+
 def assumptions(study: Study, catalog: Catalog, families: Iterable[str]) -> list[dict[str, Any]]:
-    """Every estimate, fit, assumption and claim that the hypothetical chips and the prices stand on, with interval and source."""
+    """Every estimate, fit, assumption and claim that the hypothetical chips and the prices stand on, with interval and source.
+
+    Rows carry what they move (``moves``: parameter of the elasticities to exponent), whose they are (``family``; else shared by all),
+    and the weight format they need (``format``), where these are known.
+    """
+    families = list(families)
     listed = [(f"prices {s}", price_values(catalog.records["prices"][s], catalog)) for s in study.scenarios]
     listed += [(f"family {f}", catalog.records["families"][f].values) for f in families]
     listed += [(f"technology {k}", r.values) for k, r in catalog.records["technology"].items()]
-    return [
-        {"name": f"{where}: {name}", "value": q.value, "unit": q.unit, "low": q.low, "high": q.high, "kind": q.kind, "source": q.source, "note": q.note or ""}
+    if "stacked_dram" in families:
+        listed += [("memories stacked-dram", catalog.records["memories"]["stacked-dram"].values)]
+    rows = [
+        {"name": f"{where}: {name}", "value": q.value, "low": q.low, "high": q.high, **_words(q.unit, q.kind, q.source, q.note or "")}
         for where, values in listed
         for name, q in values.items()
         if q.kind in UNCERTAIN and not name.startswith("range.")
-    ]  # fmt: skip
+    ]
+    rows += [row for f in families if f in catalog.records["constants"] for row in constants_rows(catalog.records["constants"][f])]
+    return [row | concerns(row["name"]) for row in rows]
 
 
 def names(study: Study, catalog: Catalog) -> dict[str, str]:

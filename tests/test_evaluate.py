@@ -71,7 +71,7 @@ def test_the_rounded_model_is_memory_bound_at_27_ms_and_uses_a_fifth_of_a_per_ce
 
 
 def test_a_hundred_users_lift_the_rounded_model_to_a_fifth(cat):
-    assert float(seed(cat, batch=100).mfu) == pytest.approx(0.2, rel=0.02)
+    assert float(seed(cat, batch=100).mfu) == pytest.approx(0.2, rel=0.05)
 
 
 def test_a_petaflop_chip_needs_a_millisecond_for_500_billion_weights(cat):

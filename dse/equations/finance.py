@@ -72,8 +72,9 @@ def provisioned_w(chip: Chip, prices: Prices, chip_w: Number) -> Number:
 def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number, mean_w: Number) -> CostParts:
     """USD per second of serving of an instance, by part.
 
-    Capital and NRE of chips that die with their model are written off over the model's life, everything else over the server's. Energy is paid
-    for what is drawn, the site for what is provisioned. What the fleet costs while it is idle is the part ``idle``; rent covers everything.
+    Capital and NRE of chips that die with their model are written off over the model's life, everything else over the server's.
+    Energy is paid for what is drawn, the site for what is provisioned. What the fleet costs while it is idle is the part ``idle``;
+    rent covers everything.
 
     Args:
         chip, prices: As in the deployment. chips: Of the instance [1].

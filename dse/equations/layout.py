@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import jax.numpy as jnp
-import numpy as np
 
 from dse.equations.smooth import TINY
-from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Store, System, pytree
+from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Store, System, Workload, pytree
 
 
 @pytree()
@@ -44,7 +43,7 @@ def trimmed(model: LLM) -> LLM:
     """The same model with what it lacks set to ``None``, where that is known (plain numbers): the compiled version leaves it out."""
 
     def off(x: Number | None) -> Number | None:
-        return None if isinstance(x, (float, np.floating)) and x == 0.0 else x
+        return None if isinstance(x, float) and x == 0.0 else x
 
     groups = [
         replace(
@@ -117,6 +116,17 @@ def cache_byte(model: LLM, context: Number, layout: Layout, fmt: Format) -> Numb
     return total / layout.pp
 
 
+def fresh_tokens(workload: Workload) -> Number:
+    """Prompt tokens that must be computed: all but a prefix that is cached already [token]."""
+    return workload.input_tokens if workload.shared_prefix_tokens is None else workload.input_tokens - workload.shared_prefix_tokens
+
+
+def all_caches_byte(model: LLM, workload: Workload, generated: Number, layout: Layout, fmt: Format) -> Number:
+    """Cache of all requests of a rank on one chip, ``generated`` output tokens each; a shared prefix is held once [byte]."""
+    prefix = 0.0 if workload.shared_prefix_tokens is None else cache_byte(model, workload.shared_prefix_tokens, layout, fmt)
+    return ranks(layout) * cache_byte(model, fresh_tokens(workload) + generated, layout, fmt) + prefix
+
+
 def weight_byte(model: LLM, layout: Layout, fmt: Format) -> Number:
     """Weights on the fullest chip: its share of the layers, and embedding and head of the first and last stage [byte]."""
     stage = stage_chips(layout)
@@ -185,7 +195,7 @@ def shape_slack(model: LLM, layout: Layout) -> Number:
 
 def largest_of(values) -> Number:
     """Largest of several numbers that broadcast."""
-    result = 0.0
+    result: Number = 0.0
     for value in values:
         result = jnp.maximum(result, value)
     return result

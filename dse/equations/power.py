@@ -127,3 +127,20 @@ def slack(value: Number, limit: Number) -> Number:
     0.0513
     """
     return (limit - value) / limit
+
+
+def throttle(energy_j: Number, time_s: Number, chips: Number, tdp_w: Number, static_w: Number) -> Number:
+    r"""Factor by which chips slow down so that they stay within their thermal design power, at least 1.
+
+    .. math:: \max\left(1,\ \frac{E}{t\, n\, (P_{TDP} - P_{static})}\right)
+
+    Args:
+        energy_j: Dynamic energy of a step on all chips [J]. time_s: Time that the step would take [s]. chips: n [1].
+        tdp_w, static_w: Thermal design power and static power of one chip [W].
+
+    References: semianalysis-inferencex-constants
+
+    >>> float(throttle(20.0, 0.01, 2.0, 800.0, 100.0)), float(throttle(1.0, 0.01, 2.0, 800.0, 100.0))
+    (1.4285714285714286, 1.0)
+    """
+    return jnp.maximum(energy_j / (time_s * chips * jnp.maximum(tdp_w - static_w, 1.0)), 1.0)

@@ -181,7 +181,8 @@ def attention_prefill(
 ) -> Time:
     r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
 
-    .. math:: t = t_0 + \left\| \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right) + \frac{M}{e_b B} + t_s S \right\|_1
+    .. math::
+        t = t_0 + \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right) + \frac{M}{e_b B} + t_s S
 
     Args:
         prompt: Tokens of one prompt, S [token].
@@ -242,7 +243,8 @@ def experts_ffn(
 
     With R = T k / ep rows on the rank, H = hit experts / ep and m = R / H tokens an expert:
 
-    .. math:: t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_2 + \frac{R(4d + 6I) + 4Td}{e_a B}
+    .. math::
+        t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_2 + \frac{R(4d + 6I) + 4Td}{e_a B}
 
     where i = 1 + u i_0 (1 - 1/ep) m / (m + m_i) is the load of the busiest rank under uneven routing.
 

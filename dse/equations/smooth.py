@@ -53,7 +53,7 @@ def root(x: Number, p: int) -> Number:
 
 def largest(terms: tuple[Number, ...]) -> Number:
     """Largest of the terms, at least ``TINY``."""
-    return functools.reduce(jnp.maximum, terms, TINY)
+    return functools.reduce(lambda a, b: jnp.maximum(a, b), terms, TINY)
 
 
 def smooth_max(p: int, blend: Number, *terms: Number) -> Number:

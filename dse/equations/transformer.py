@@ -53,7 +53,7 @@ class Pass:
     gemm_tokens: Number  # tokens in a projection
     sequences: Number  # sequences whose attention a stage computes together
     query_tokens: Number  # tokens of each sequence (1 decoding; the prompt in prefill)
-    context: Number  # tokens attended to by a decoding token
+    context: Number  # decoding: tokens attended to; prefill: tokens of a shared prefix that are cached already
     head_tokens: Number  # tokens that need logits
     split_tokens: Number  # parts into which context parallelism cuts the tokens (cp in prefill, 1 in decode)
     causal: bool  # attention over the prompt itself (prefill), or to the cache (decode)
@@ -149,7 +149,8 @@ def _prompt_attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -
     tokens = p.sequences * p.query_tokens / p.split_tokens
     window = jnp.minimum(p.query_tokens, a.window)
     sliding = 2.0 * a.window_mean - 1.0
-    pairs = p.sequences * window * (p.query_tokens * (1.0 + sliding) / 2.0 - sliding * window / 2.0) / one(layout.cp)
+    own = window * (p.query_tokens * (1.0 + sliding) / 2.0 - sliding * window / 2.0)
+    pairs = p.sequences * (own + p.query_tokens * jnp.minimum(p.context, a.window)) / one(layout.cp)
     chosen = jnp.minimum(1.0, a.index_topk / jnp.maximum(p.query_tokens / 2.0, 1.0))
     flop = (pairs * (chosen * a.prefill_flop + a.index_flop) + tokens * a.state_flop) / layout.tp
     moved = tokens * a.prefill_values / layout.tp * mc.fmt.activation_byte
@@ -235,8 +236,11 @@ def _feed_forward(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p:
     )
 
 
-def _small(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:
-    """Norms, activations, rotary, routing: a floor each, their traffic, and the fixed time of a layer where kernels are not resolved."""
+def _small(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass, compute_s: Number) -> Work:
+    """Norms, activations, rotary, routing: a floor each, their traffic, and the fixed time of a layer where kernels are not resolved.
+
+    The fixed time of a hardwired layer contains its computing (``compute_s``); that of other machines comes on top.
+    """
     s, kernels = mc.chip.kernels.system, mc.chip.kernels
     m = p.gemm_tokens / p.split_tokens
     count = s.dense_kernels + s.latent_kernels * group.attention.latent
@@ -244,7 +248,8 @@ def _small(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) 
         count = count + s.moe_kernels * jnp.clip(group.ffn.experts, 0.0, 1.0)
     moved = count * 2.0 * m * model.d_model * mc.fmt.activation_byte
     time = roofline.elementwise(count, moved, s.small_kernel_s, kernels.elementwise_efficiency, mc.placement.weight_s_per_byte)
-    layer = s.layer_s + s.layer_token_s * jnp.maximum(m - 1.0, 0.0)
+    whole = s.layer_s + s.layer_token_s * jnp.maximum(m - 1.0, 0.0)
+    layer = whole - s.layer_pipelined * jnp.minimum(whole, compute_s)
     return _work(add(time, only(overhead=layer)), moved_byte=moved)
 
 
@@ -274,9 +279,10 @@ def forward(mc: Machine, model: LLM, layout: Layout, p: Pass, workload: Workload
     work = _repeat(jnp.clip(model.head_params, 0.0, 1.0), head)
     for group in model.groups:
         present_mixer = jnp.clip(group.attention.out_rows, 0.0, 1.0)
-        work = _add_work(work, _repeat(group.mixers * present_mixer, _mixer(mc, model, group, layout, p)))
-        work = _add_work(work, _repeat(group.ffns, _feed_forward(mc, model, group, layout, p, workload)))
-        work = _add_work(work, _repeat(jnp.maximum(group.mixers, group.ffns), _small(mc, model, group, layout, p)))
+        mixer, feed = _mixer(mc, model, group, layout, p), _feed_forward(mc, model, group, layout, p, workload)
+        small = _small(mc, model, group, layout, p, mixer.time.compute + feed.time.compute)
+        work = _add_work(work, _repeat(group.mixers * present_mixer, mixer), _repeat(group.ffns, feed))
+        work = _add_work(work, _repeat(jnp.maximum(group.mixers, group.ffns), small))
     return _add_work(work, _hop(mc, model, layout, p))
 
 

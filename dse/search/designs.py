@@ -63,9 +63,8 @@ def tables(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
     return {c.model_id: layout_table(c.model, grid) for c in cases}
 
 
-def score(chips: Chip, n: int, questions: Questions, grid: Grid) -> Scores:
-    """Cost of every chip in every cell, over all layouts and formats of the grid."""
-    known = tables(questions.cases, grid)
+def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[str, np.ndarray]) -> Scores:
+    """Cost of every chip in every cell, over all layouts and formats of the grid (``known``: its tables by model)."""
     costs, evaluations = [], 0
     best, fastest = np.full(n, np.inf), np.full(n, np.inf)
     for i, case in enumerate(questions.cases):
@@ -86,11 +85,12 @@ def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
     """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it on the thinned grid."""
 
     thin = grid.thinned()
+    known = tables(questions.cases, thin)
 
     def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
         n = len(next(iter(values.values())))
         chips = column(build_block(shop, pad(values, size)).chip, size)
-        scores = score(chips, size, questions, thin)
+        scores = score(chips, size, questions, thin, known)
         return replace(
             scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
         )

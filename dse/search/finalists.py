@@ -88,7 +88,7 @@ def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequenc
         limits: Limits on the mean time per output token [s].
     """
     formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
-    grid = replace(grid, formats=formats)
+    grid = replace(grid, formats=formats).thinned()  # batches between are tried in the refinement
     table = layout_table(case.model, grid)
     coarse = _best_of(case, finalists, grid, table, limits)
     if not (coarse.layout >= 0).any():

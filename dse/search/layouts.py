@@ -38,7 +38,6 @@ class Grid:
     formats: Sequence[str] = ("bf16", "fp8", "nvfp4")
     max_chips: float = 4096.0
 
-
     def thinned(self) -> Grid:
         """A coarser grid to search chips with: every second batch, tensor parallelism up to half of the widest."""
         tp = [t for t in self.tp if 2 * t <= max(self.tp)] or self.tp
@@ -113,8 +112,8 @@ def to_layout(rows: np.ndarray, fmt: str | None, mixture: bool = True, axis: int
 def _could_fit(chips: Chip, model: LLM, workload: Workload, layouts: Layout) -> jax.Array:
     """Which layouts any chip of the block could hold: weights alone against the stores, and the rules of division. Shape (m,)."""
     weights = cut.weight_byte(model, layouts, layouts.format)  # type: ignore[arg-type]
-    context = workload.input_tokens + chips.kernels.system.kv_fill * workload.output_tokens
-    kv = cut.ranks(layouts) * cut.cache_byte(model, context, layouts, layouts.format)  # type: ignore[arg-type]
+    held = chips.kernels.system.kv_fill * workload.output_tokens
+    kv = cut.all_caches_byte(model, workload, held, layouts, layouts.format)  # type: ignore[arg-type]
     general = (chips.sram.capacity_byte + chips.memory.capacity_byte) * (1.0 - chips.kernels.system.reserve_share)
     fits = (kv <= general) & (weights + kv <= general + chips.weight_store.capacity_byte)
     return jnp.any(fits & (cut.shape_slack(model, layouts) >= F32_TOLERANCE), axis=0)
