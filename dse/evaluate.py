@@ -93,6 +93,8 @@ class Metrics:
     time_s: TimeParts
     memory_byte_per_chip: MemoryParts
     calibrated: Number  # 1 with fitted constants, 0 with ideal ones
+    tpot_error: Number  # relative error that 90 % of predictions stay within, 0 where it is not known
+    ttft_error: Number
     slack: SlackParts
 
     def as_dict(self) -> dict[str, Any]:
@@ -393,6 +395,8 @@ def _evaluate(d: Deployment) -> Metrics:
         time_s=p.time,
         memory_byte_per_chip=p.memory,
         calibrated=d.chip.kernels.blend,
+        tpot_error=d.chip.kernels.tpot_error,
+        ttft_error=d.chip.kernels.ttft_error,
         slack=p.slack,
     )
 

@@ -62,6 +62,24 @@ def violations(m: Any) -> list[dict[str, Any]]:
     return found
 
 
+FOLLOW_TPOT = ("tpot_s", "usd_per_million_output_token", "usd_per_million_token", "j_per_output_token")
+
+
+def intervals(values: dict[str, Any], tpot_error: float, ttft_error: float) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+    """Ends of the 90 % intervals of latency and money, from the errors that the constants showed against measurements.
+
+    Cost and energy of a token follow its time. None where no error is known.
+
+    >>> intervals({"tpot_s": 0.01, "ttft_s": None}, 0.25, 0.0)
+    ({'tpot_s': 0.008}, {'tpot_s': 0.0125})
+    """
+    errors = {**dict.fromkeys(FOLLOW_TPOT, tpot_error), "ttft_s": ttft_error}
+    known = {k: (values[k], e) for k, e in errors.items() if e > 0.0 and values.get(k) is not None}
+    if not known:
+        return None, None
+    return {k: v / (1.0 + e) for k, (v, e) in known.items()}, {k: v * (1.0 + e) for k, (v, e) in known.items()}
+
+
 def metrics_dict(m: Any) -> dict[str, Any]:
     """The JSON of ``dse eval`` for one deployment (scalar leaves); see the glossary for each key."""
     decodes = float(m.tpot_s) > 0.0
@@ -87,11 +105,11 @@ def metrics_dict(m: Any) -> dict[str, Any]:
     result["time_s"] = _parts(m.time_s)
     result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
     result["constants"] = "calibrated" if float(m.calibrated) > 0.0 else "ideal"
-    result["low"] = result["high"] = None
     absent = (
         "tpot_s interactivity_token_per_s usd_per_million_output_token j_per_output_token mfu mbu time_s" if not decodes else ""
     ).split()
     absent += ("ttft_s mfu_prefill" if not prefills else "").split()
     for name in absent:
         result[name] = None
+    result["low"], result["high"] = intervals(result, float(m.tpot_error), float(m.ttft_error))
     return result

@@ -25,6 +25,7 @@ from dse.search.finalists import Finalist, place
 from dse.search.optuna_study import open_ledger, open_storage
 from dse.search.shards import Plan, run_shard
 from dse.study import Study, check_study, read_study
+from dse.validate.points import measured_points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -188,6 +189,7 @@ def run_study(
         raise InfeasibleError(why_nothing(questions, default_winners(plan, book, shards), plan))
     coordinates = {"model": plan.models, "workload": plan.workloads, "scenario": plan.scenarios, "tpot_limit": questions.limits_s}
     run = {
+        "measured": measured_points(plan.models, plan.workloads, book),
         "seed": seed, "budget": budget, "counts": counts, "wall_time_s": round(time.monotonic() - start, 3), "added_chips": added,
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip

@@ -259,6 +259,8 @@ class Kernels:
     scale_out: Collective
     point_to_point: Collective
     system: System
+    tpot_error: Number = 0.0  # 90 % of measured times per token lie within this relative error (0: not known)
+    ttft_error: Number = 0.0  # the same of the time to first token
 
 
 @pytree()

@@ -124,8 +124,6 @@ def answer_with(metrics: Mapping[str, Any], question: Mapping[str, Any], catalog
         "constants": question["constants"],
         "constants_id": found[0],
         "constants_found_by": found[1],
-        "low": None,
-        "high": None,
         "chip_values_from_family": filled,
     }
     if as_json:

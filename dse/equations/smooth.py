@@ -16,7 +16,7 @@ from dse.types import Number
 
 MONOTONE: dict[str, tuple[int, ...]] = {}
 
-TINY = 1e-30  # a time or count no operator comes near; keeps 0/0 out of ratios in float32
+TINY: Number = 1e-30  # a time or count no operator comes near; keeps 0/0 out of ratios in float32
 
 
 def monotone(*directions: int) -> Callable:

@@ -216,6 +216,12 @@ def native_formats(chip: Chip, formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def usual_formats(chip: Chip) -> tuple[str, ...]:
+    """Formats that are worth trying on a chip: integers where it computes them or where weights never move."""
+    integers = ("int8",) * (float(chip.computes.int8) > 0) + ("int4",) * (float(chip.weight_store.capacity_byte) > 0)
+    return (*Grid().formats, *integers)
+
+
 def best_layouts(
     chip: Chip,
     model: LLM,
@@ -236,7 +242,7 @@ def best_layouts(
     Raises:
         InfeasibleError: nothing fits; says which limit excludes every layout and by how much.
     """
-    grid = grid or Grid()
+    grid = grid or Grid(formats=usual_formats(chip))
     grid = replace(grid, formats=native_formats(chip, grid.formats), max_chips=max_chips or grid.max_chips)
     table = layout_table(model, grid)
     if not len(table):
