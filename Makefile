@@ -56,7 +56,7 @@ layers: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m "not long"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not long" --durations=15
 
 long: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 -m long

@@ -38,7 +38,6 @@ from dse.types import (
 )
 
 T = TypeVar("T")
-SERVING = ("aggregated", "disaggregated", "decode", "prefill", "static")
 TIME_PARTS = tuple(f.name for f in fields(TimeParts))
 
 
@@ -263,6 +262,96 @@ def _time_parts(decode: Time, prefill: Number) -> TimeParts:
     )
 
 
+@pytree()
+class Loop:
+    """What the passes of one deployment add up to in its serving mode."""
+
+    tpot_s: Number
+    ttft_s: Number
+    requests_per_s: Number
+    chips: Number
+    power_w: Number  # dynamic, of all chips
+    interference_s: Number = 0.0
+
+
+@pytree()
+class Passes:
+    """The two passes of a deployment and what its serving modes need of them."""
+
+    decode: Step
+    prefill: Step
+    prompts: Number  # prefilled together on a rank
+    per_request_s: Number  # that one prefill takes of a rank
+    plan: Layout  # of the prefill
+    chips: Number  # of the (decoding) instance
+
+
+def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
+    """Continuous batching: prefills of others share the chips with everybody's decoding."""
+    s, osl, rank = chip.kernels.system, workload.output_tokens, cut.ranks(layout)
+    shared = serving.interference_s(rank, osl, p.per_request_s, s.interference)
+    tpot = p.decode.time.total + shared
+    load = serving.prefill_load(rank, osl, p.per_request_s, tpot)
+    ttft = serving.first_token_s(s.first_token_s, tpot, p.prefill.time.total, load, s.queue, rank)
+    power_w = (p.decode.energy_j + rank / osl / p.prompts * p.prefill.energy_j) / tpot
+    requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
+    return Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=p.chips, power_w=power_w, interference_s=shared)
+
+
+def _disaggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
+    """Prefill on instances of its own, in the ratio that keeps both sides busy; the cache travels over the scale-out links."""
+    s, tpot = chip.kernels.system, p.decode.time.total
+    requests = layout.batch / (jnp.maximum(workload.output_tokens - 1.0, 1.0) * tpot)
+    instances = requests / (cut.one(p.plan.dp) / p.per_request_s * s.prefill_load)
+    moved = cut.cache_byte(model, workload.input_tokens, p.plan, fmt) * chip.scale_out.s_per_byte
+    ttft = s.first_token_s + serving.queue_s(p.prefill.stage_s, s.prefill_load) + p.prefill.time.total + moved + tpot
+    power_w = p.decode.energy_j / tpot + requests / cut.one(p.plan.dp) / p.prompts * p.prefill.energy_j
+    chips = p.chips + instances * cut.instance_chips(p.plan)
+    return Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=chips, power_w=power_w)
+
+
+def _static(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
+    """One batch after another: all prompts together, then all tokens."""
+    tpot, osl = p.decode.time.total, workload.output_tokens
+    ttft = chip.kernels.system.first_token_s + p.prefill.time.total
+    requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
+    power_w = requests / layout.batch * (osl * p.decode.energy_j + p.prefill.energy_j)
+    return Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=p.chips, power_w=power_w)
+
+
+def _decode_only(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
+    """One decoding step at the prompt's context, nothing else."""
+    tpot = p.decode.time.total
+    requests = layout.batch / tpot / workload.output_tokens
+    return Loop(tpot_s=tpot, ttft_s=0.0, requests_per_s=requests, chips=p.chips, power_w=p.decode.energy_j / tpot)
+
+
+def _prefill_only(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
+    """Prompts after prompts; nothing is decoded."""
+    busy = p.prefill.stage_s
+    return Loop(
+        tpot_s=0.0, ttft_s=p.prefill.time.total, requests_per_s=layout.batch / busy, chips=p.chips, power_w=p.prefill.energy_j / busy
+    )
+
+
+MODES = {
+    "aggregated": _aggregated, "disaggregated": _disaggregated, "decode": _decode_only, "prefill": _prefill_only, "static": _static,
+}  # fmt: skip
+
+
+SERVING = tuple(MODES)
+
+
+def _prompts_together(chip: Chip, workload: Workload, layout: Layout, plan: Layout, mode: str) -> Number:
+    """Prompts that are prefilled together on one rank."""
+    if mode in ("static", "prefill"):
+        return cut.ranks(layout)
+    if mode == "disaggregated":
+        return jnp.maximum(cut.ranks(plan), 1.0)
+    chunk = jnp.maximum(chip.kernels.system.chunk_token / cut.fresh_tokens(workload), 1.0)
+    return jnp.clip(cut.ranks(layout) / workload.output_tokens, 1.0, chunk)
+
+
 def performance(
     chip: Chip, model: LLM, workload: Workload, layout: Layout, prefill_layout: Layout | None = None, mode: str = "aggregated"
 ) -> Performance:
@@ -275,68 +364,31 @@ def performance(
     asked = layout.format if layout.format is not None else default_format(chip, model.native)
     memory, kv = _memory(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
     mc = machine(chip, model, layout, kv)
-    s = chip.kernels.system
     isl, osl, fresh = workload.input_tokens, workload.output_tokens, cut.fresh_tokens(workload)
-    rank = cut.ranks(layout)
     context = isl if mode == "decode" else isl + osl / 2.0
     step = decode_step(mc, model, workload, layout, context)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
-    prompts = {"static": rank, "prefill": rank, "disaggregated": jnp.maximum(cut.ranks(plan), 1.0)}.get(
-        mode, jnp.clip(rank / osl, 1.0, jnp.maximum(s.chunk_token / fresh, 1.0))
-    )
+    prompts = _prompts_together(chip, workload, layout, plan, mode)
     pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
     chips = cut.instance_chips(layout)
-    decode_s, zero = step.time.total, jnp.zeros_like(step.time.total + pre.time.total)
-    per_request = pre.stage_s / prompts  # of one rank
-    prefill_share = zero
-
-    if mode == "aggregated":
-        prefill_share = serving.interference_s(rank, osl, per_request, s.interference)
-        tpot = decode_s + prefill_share
-        load = serving.prefill_load(rank, osl, per_request, tpot)
-        ttft = serving.first_token_s(s.first_token_s, tpot, pre.time.total, load, s.queue, rank)
-        requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
-        total_chips, energy = chips, (step.energy_j + rank / osl / prompts * pre.energy_j) / tpot
-    elif mode == "disaggregated":
-        tpot = decode_s + zero
-        requests = layout.batch / (jnp.maximum(osl - 1.0, 1.0) * tpot)
-        supply = cut.one(plan.dp) / per_request * s.prefill_load
-        instances = requests / supply
-        moved = cut.cache_byte(model, isl, plan, mc.fmt) * chip.scale_out.s_per_byte
-        ttft = s.first_token_s + serving.queue_s(pre.stage_s, s.prefill_load) + pre.time.total + moved + tpot
-        total_chips = chips + instances * cut.instance_chips(plan)
-        energy = step.energy_j / tpot + requests / cut.one(plan.dp) / prompts * pre.energy_j
-    elif mode == "static":
-        tpot = decode_s + zero
-        ttft = s.first_token_s + pre.time.total + zero
-        requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
-        total_chips = chips
-        energy = requests / layout.batch * (osl * step.energy_j + pre.energy_j)
-    elif mode == "decode":
-        tpot, ttft = decode_s + zero, zero
-        requests = layout.batch / tpot / osl
-        total_chips, energy = chips, step.energy_j / tpot
-    else:
-        tpot, ttft = zero, pre.time.total + zero
-        requests = layout.batch / pre.stage_s
-        total_chips, energy = chips, pre.energy_j / pre.stage_s
-
-    output = requests * osl * (0.0 if mode == "prefill" else 1.0)
-    peak = pick(mc.fmt.compute, chip.peak_flop_per_s) * chips
+    passes = Passes(decode=step, prefill=pre, prompts=prompts, per_request_s=pre.stage_s / prompts, plan=plan, chips=chips)
+    loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
+    zero = jnp.zeros_like(step.time.total + pre.time.total)  # one shape for all, whatever the mode leaves out
+    peak = pick(mc.fmt.compute, chip.peak_flop_per_s)
     prompt_flop = prompts * cut.one(plan.dp) * fresh * flop_per_token(model, isl - fresh / 2.0)
     return Performance(
-        chips=total_chips + zero,
+        chips=loop.chips + zero,
         decode_chips=chips,
-        tpot_s=tpot,
-        ttft_s=ttft,
-        output_token_per_s=output,
-        input_token_per_s=requests * isl * (0.0 if mode == "decode" else 1.0),
-        mean_w=energy / total_chips + chip.static_w,
-        mfu=layout.batch * flop_per_token(model, context) / (decode_s * peak),
-        mbu=step.moved_s / decode_s,
+        tpot_s=loop.tpot_s + zero,
+        ttft_s=loop.ttft_s + zero,
+        output_token_per_s=loop.requests_per_s * osl * (0.0 if mode == "prefill" else 1.0),
+        input_token_per_s=loop.requests_per_s * isl * (0.0 if mode == "decode" else 1.0),
+        mean_w=loop.power_w / loop.chips + chip.static_w,
+        mfu=layout.batch * flop_per_token(model, context) / (step.time.total * peak * chips),
+        mbu=step.moved_s / step.time.total,
         mfu_prefill=prompt_flop / (pre.stage_s * pick(pre_mc.fmt.compute, chip.peak_flop_per_s) * cut.instance_chips(plan)),
-        time=_time_parts(step.time, prefill_share),
+        time=_time_parts(step.time, loop.interference_s + zero),
         prefill_time=pre.time,
         memory=memory,
         slack=_slack(chip, model, layout, memory),

@@ -97,7 +97,8 @@ def concerns(name: str) -> dict[str, Any]:
     >>> concerns("family sram: mac")
     {'moves': {'peak_flop_per_s': -1}, 'family': 'sram'}
     """
-    found: dict[str, Any] = {"moves": moves for pattern, moves in MOVES.items() if fnmatchcase(name, pattern)}
+    moves = next((m for pattern, m in MOVES.items() if fnmatchcase(name, pattern)), None)
+    found: dict[str, Any] = {"moves": moves} if moves else {}
     where = name.partition(": ")[0]
     kind, _, owner = where.partition(" ")
     family = owner if kind in ("family", "constants") else next((f for start, f in OWN.items() if name.startswith(start)), None)

@@ -159,6 +159,7 @@ def real_chips(study: Study, catalog: Catalog, added: Sequence[str]) -> list[Win
         family = str(record.meta.get("family", "other"))
         decisions = {"node": str(record.meta["node"])} if "node" in record.meta else {}
         status = str(record.meta.get("status", "existing"))
+        status = "proposed" if status == "hypothetical" else status  # hypothetical is what the search built
         design = Design(identity, family, record.name, status, False, decisions, body=_body(chip))
         found.append(Winner(design, chip, usable))
     return found

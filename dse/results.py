@@ -17,14 +17,17 @@ import xarray as xr
 from dse import glossary
 from dse.errors import DseError, InputError, closest
 from dse.evaluate import Metrics, as_floats, evaluate
-from dse.present import BOUNDS
-from dse.types import CostParts, Deployment, MemoryParts, SlackParts, TimeParts
+from dse.present import BOUNDS, FOLLOW_TPOT
+from dse.types import CostParts, Deployment, MemoryParts, PerFormat, SlackParts, TimeParts
 
 DIMS = ("design", "model", "workload", "scenario", "tpot_limit")
 SCALARS = (
     "chips tpot_s ttft_s interactivity_token_per_s output_token_per_s_per_chip total_token_per_s_per_chip usd_per_million_output_token "
     "usd_per_million_token usd_per_chip_hour j_per_output_token facility_power_w mfu mbu mfu_prefill"
 ).split()
+UNSERVED = ("tpot_p99_s", "ttft_p99_s")  # known with an arrival process only
+INTERVAL = {**dict.fromkeys(FOLLOW_TPOT, "tpot_error"), "ttft_s": "ttft_error"}  # which error of the model each key follows
+TEXT = ("bound", "bound_prefill", "format_weights", "format_kv", "format_compute", "constants")
 LAYOUT = ("tp", "pp", "cp", "dp", "ep", "batch")
 PARTS = {"time_s": TimeParts, "cost_usd_per_s": CostParts, "memory_byte_per_chip": MemoryParts}
 
@@ -54,6 +57,10 @@ def _components(designs: Sequence[Design]) -> list[str]:
 
 
 def _attrs(name: str) -> dict[str, Any]:
+    end, _, key = name.partition(".")
+    if key:  # an end of an interval
+        known = _attrs(key)
+        return {"units": known["units"], "long_name": f"{known['long_name']}, {end} end of 90 %", "better": known["better"]}
     try:
         return glossary.attrs(name)
     except (KeyError, InputError):
@@ -117,6 +124,14 @@ def _fill(arrays: dict[str, np.ndarray], cells: Cells, components: Sequence[str]
     arrays["bound_prefill"][where] = np.array(BOUNDS, object)[column(m.bound_prefill)]
     arrays["format_weights"][where] = cells.format_weights[keep]
     arrays["format_kv"][where] = cells.format_kv[keep]
+    names = [f.name for f in fields(PerFormat)]
+    hot = np.stack([column(getattr(m.format.compute, name)) for name in names])
+    arrays["format_compute"][where] = np.array(names, object)[hot.argmax(axis=0)]
+    arrays["constants"][where] = np.where(column(m.calibrated) > 0, "calibrated", "ideal").astype(object)
+    for name, error in INTERVAL.items():
+        factor = np.where(column(getattr(m, error)) > 0, 1 + column(getattr(m, error)), np.nan)
+        arrays[f"low.{name}"][where] = column(getattr(m, name)) / factor
+        arrays[f"high.{name}"][where] = column(getattr(m, name)) * factor
 
 
 def on_front(cost: np.ndarray, families: Sequence[str]) -> np.ndarray:
@@ -152,10 +167,11 @@ def to_dataset(
     """
     components = _components(designs)
     shape = (len(designs), *(len(coordinates[d]) for d in DIMS[1:]))
-    arrays = {name: np.full(shape, np.nan) for name in (*SCALARS, *LAYOUT, *(f"slack_{f.name}" for f in fields(SlackParts)))}
+    arrays = {name: np.full(shape, np.nan) for name in (*SCALARS, *UNSERVED, *LAYOUT, *(f"slack_{f.name}" for f in fields(SlackParts)))}
     arrays["feasible"] = np.zeros(shape)
     arrays |= {name: np.full((*shape, len(components)), np.nan) for name in PARTS}
-    arrays |= {name: np.full(shape, "", object) for name in ("bound", "bound_prefill", "format_weights", "format_kv")}
+    arrays |= {f"{end}.{name}": np.full(shape, np.nan) for end in ("low", "high") for name in INTERVAL}
+    arrays |= {name: np.full(shape, "", object) for name in TEXT}
     for c in cells:
         _fill(arrays, c, components)
     # a chip that exists is its own front: it is drawn beside the families, not as one of them
@@ -204,7 +220,8 @@ def load(path: Path | str) -> xr.Dataset:
             ds = opened.load()
     except Exception as error:
         raise InputError(f"{path}: result — cannot be read as NetCDF ({type(error).__name__}); run the study again") from error
-    missing = [d for d in DIMS if d not in ds.dims]
+    needed = ("row",) if ds.attrs.get("kind") == "claims" else DIMS
+    missing = [d for d in needed if d not in ds.dims]
     if missing:
         raise InputError(f"{path}: result — lacks the dimensions {', '.join(missing)}; is it a result of `dse run`?")
     return ds

@@ -24,6 +24,7 @@ from dse.search.designs import Questions, block_scorer
 from dse.search.finalists import Finalist, place
 from dse.search.optuna_study import open_ledger, open_storage
 from dse.search.shards import Plan, run_shard
+from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
 from dse.validate.points import measured_points
 
@@ -36,13 +37,13 @@ Progress = Callable[[float, float, str], None]
 
 
 def _search_shard(
-    shard: Shard, study: Study, catalog: Catalog, chips: int, seed: int, storage: str | Path, tick: Callable[[int, int], None]
+    shard: Shard, study: Study, catalog: Catalog, digest: str, chips: int, seed: int, storage: str | Path, tick: Callable[[int, int], None]
 ) -> tuple[explore.Archive, dict[str, int]]:
     shop = shop_of(shard.family, study.families[shard.family], catalog)
     questions = questions_of(study, catalog)
     s = study.search
     plan = Plan(shard.label, shop.space, questions.cells, chips, s.sampler, s.explore, s.asked, s.bred, seed)
-    identity = {"study_sha256": study.sha256, "catalog_sha256": catalog.sha256, "seed": seed, "chips": chips}
+    identity = {"study_sha256": study.sha256, "catalog_sha256": digest, "seed": seed, "chips": chips}
     ledger = open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity)
     scorer = block_scorer(shop, questions, grid_of(study, shard.formats), plan.block)
     archive = run_shard(plan, ledger, scorer, tick)
@@ -55,7 +56,7 @@ def _worker(job: tuple[Shard, str, str | None, int, int, str, bool]) -> tuple[st
     shard, study_path, overlay, chips, seed, storage, is_file = job
     catalog = load_catalog(overlay)
     where = Path(storage) if is_file else storage
-    archive, counts = _search_shard(shard, read_study(study_path), catalog, chips, seed, where, lambda *_: None)
+    archive, counts = _search_shard(shard, read_study(study_path), catalog, catalog.sha256, chips, seed, where, lambda *_: None)
     return shard.label, archive, counts
 
 
@@ -63,6 +64,7 @@ def _search(
     study: Study,
     shards: Sequence[Shard],
     catalog: Catalog,
+    digest: str,
     overlay: str | None,
     budget: int,
     seed: int,
@@ -95,7 +97,7 @@ def _search(
                 raise TimeoutError
 
         try:
-            found[shard.label], counts = _search_shard(shard, study, catalog, share, seed, storage, tick)
+            found[shard.label], counts = _search_shard(shard, study, catalog, digest, share, seed, storage, tick)
             totals = {k: totals[k] + counts.get(k, 0) for k in totals}
         except TimeoutError:
             totals["cut_by_time"] = 1
@@ -166,7 +168,8 @@ def run_study(
     start = time.monotonic()
     report = progress or (lambda *_: None)
     book = load_catalog(catalog)
-    plan = study if isinstance(study, Study) else read_study(study)
+    searched = book.sha256  # added chips are no part of the search: they may join or leave when it is resumed
+    plan = study if isinstance(study, Study) else read_study(study, book)
     added = [book.resolve("chips", name) for name in add_chips]
     problems = check_study(plan, book)
     if problems:
@@ -179,10 +182,18 @@ def run_study(
     shards, questions = shards_of(plan, book), questions_of(plan, book)
     limit = max_seconds if max_seconds is not None else plan.max_seconds
     deadline = None if limit is None else start + limit
+    known = known_designs(plan, book) if plan.kind == "claims" else []
     with tempfile.TemporaryDirectory() as scratch:
         ledger = where or Path(scratch) / "study.journal"
-        archives, counts = _search(plan, shards, book, _text(catalog), budget, seed, ledger, workers, report, deadline)
+        shards = [] if known else shards
+        archives, counts = _search(plan, shards, book, searched, _text(catalog), budget, seed, ledger, workers, report, deadline)
     winners = [w for s in shards if s.label in archives for w in winners_of(s, archives[s.label], plan, book)]
+    if plan.kind == "claims":
+        came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']} chips"
+        facts = {"seed": seed, "budget": budget, "counts": counts, "designs_from": came}
+        ds = settled(plan, book, known or candidates(winners), facts, report)
+        ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
+        return _written(ds, folder, report)
     winners += real_chips(plan, book, added)
     cells = _cells(winners, plan, questions, report) if winners else []
     if not any(c.valid.any() for c in cells):
@@ -198,6 +209,11 @@ def run_study(
     cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))
     ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
+    return _written(ds, folder, report)
+
+
+def _written(ds: xr.Dataset, folder: Path | None, report: Progress) -> xr.Dataset:
+    """The Dataset, saved with its report where there is a folder."""
     if folder is not None:
         from dse.report import write_report
 

@@ -123,7 +123,7 @@ def test_broadcasting_and_jit_give_the_scalar_answers(cat):
 
 def test_models_of_different_depth_stack(cat):
     both = dse.stack([cat.models["llama-3-70b"], cat.models["deepseek-r1"]], axis=0)
-    d = replace(deployment(cat, "nvidia-b200-sxm", format="fp8"), model=both)
+    d = replace(deployment(cat, "nvidia-b200-sxm", format="fp8", serving="decode"), model=both)
     together = dse.evaluate(d)
     for i, name in enumerate(("llama-3-70b", "deepseek-r1")):
         alone = dse.evaluate(replace(d, model=cat.models[name]))
@@ -133,7 +133,14 @@ def test_models_of_different_depth_stack(cat):
 # --- gradients -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("chip", "model"), [("nvidia-h100-sxm", "llama-3-70b"), ("groq-lpu-v1", "llama-3-8b"), ("nvidia-b200-sxm", "deepseek-r1")])
+GRADIENTS = [
+    ("nvidia-h100-sxm", "llama-3-70b"),
+    pytest.param("groq-lpu-v1", "llama-3-8b", marks=pytest.mark.long),
+    pytest.param("nvidia-b200-sxm", "deepseek-r1", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize(("chip", "model"), GRADIENTS)
 def test_the_gradient_of_cost_is_finite_in_every_leaf(cat, chip, model):
     d = as_floats(deployment(cat, chip, model, tp=8.0, batch=64.0, format="fp8"))
     gradient = jax.grad(lambda x: dse.evaluate(x).usd_per_million_output_token)(d)

@@ -145,6 +145,8 @@ def winner_elasticities(
     dims = ("elasticity_family", "model", "workload", "scenario")
     text = "elasticity of the cost per output token at the family's winner at the headline limit"
     found = ds.assign_coords(parameter=list(PARAMETERS), elasticity_family=families)
+    found["parameter"].attrs = {"long_name": "parameter that moves by one per cent", "units": "1", "better": "none"}
+    found["elasticity_family"].attrs = {"long_name": "family", "units": "1", "better": "none"}
     found["elasticity"] = ((*dims, "parameter"), values, {"long_name": text, "units": "1", "better": "none"})
-    found["elasticity_design"] = (dims, who, {"long_name": "design at which the elasticities were taken"})
+    found["elasticity_design"] = (dims, who, {"long_name": "design at which the elasticities were taken", "units": "1", "better": "none"})
     return found

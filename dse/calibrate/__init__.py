@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dse.calibrate.engine import fit_floors, floor_lines
+from dse.calibrate.engine import fit_system, system_lines
 from dse.calibrate.files import differences, put_lines, rewrite
 from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
 from dse.calibrate.plan import Fit, Plan, read_plan
@@ -22,7 +22,7 @@ from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.shapes import Unpredictable, case
 
-__all__ = ["calibrate", "check", "fit_all", "samples_of", "write", "write_floors"]
+__all__ = ["calibrate", "check", "fit_all", "samples_of", "write", "write_system"]
 
 SHAPE = {  # sizes by which rows are left out together
     "gemm": ("n", "k"), "attention_decode": ("batch", "context"), "attention_prefill": ("flop", "prompt"),
@@ -98,14 +98,14 @@ def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:
     return rewrite(results, read_plan(), (folder or data_dir("hw_catalog")) / "constants")
 
 
-def write_floors(rows: Path | None = None, folder: Path | None = None) -> list[Path]:
-    """Fit ``system.kernel_floor`` of the chips with aggregated runs and put it into their constants files; returns the files.
+def write_system(rows: Path | None = None, folder: Path | None = None) -> list[Path]:
+    """Fit what chips and engines pay beside their kernels to aggregated runs, and put it into the constants files; returns the files.
 
     To be called after ``write``: the runs are predicted with the constants of the catalogue.
     """
-    plan = read_plan()
-    floors = fit_floors(rows or data_dir("hw_catalog") / "measurements", load_catalog(), plan)
-    return put_lines(floor_lines(floors, plan), (folder or data_dir("hw_catalog")) / "constants")
+    plan, catalog = read_plan(), load_catalog()
+    fits = fit_system(rows or data_dir("hw_catalog") / "measurements", catalog, plan)
+    return put_lines(system_lines(fits, plan, catalog), (folder or data_dir("hw_catalog")) / "constants")
 
 
 def check(folder: Path | None = None, parts: Sequence[str] | None = None) -> list[str]:

@@ -1,116 +1,238 @@
-"""How much of the benchmarked kernel floors does an engine pay on each chip? One number a chip, from aggregated serving runs.
+"""What do engines and chips pay beside the benchmarked kernels? A few constants of ``types.System`` from aggregated serving runs.
 
-System constants stay near physical priors because few models on few chips cannot separate them: ten free constants win two points in
-fit and lose three to five on an unseen chip. The one that is fitted is ``system.kernel_floor``.
+System constants stay near physical priors because few models on few chips cannot separate them: ten free global ones win two points in
+fit and lose three to five on an unseen chip. Those that are fitted act on floors, host time, waiting and interference, never on work:
+one share of the kernel floors for each chip, one of the experts' floors for all, and for each engine what ``_engines.toml`` holds.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import least_squares
 
-from dse.calibrate.files import Lines, line
-from dse.calibrate.fit import Constant
-from dse.calibrate.plan import Plan
+from dse.calibrate.files import Lines, line, pooled, wider
+from dse.calibrate.fit import QUANTILE_90, Constant
+from dse.calibrate.plan import Plan, SystemLeaf
 from dse.catalog import Catalog
+from dse.validate.engines import engine_of
 from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.runs import Models, Run, run_of
 from dse.validate.shapes import Unpredictable
 from dse.validate.systems import Evaluator
 
-METRICS = ("tpot", "tpot_mean")
-LEAF = "system.kernel_floor"
+METRICS = {"tpot": "tpot_s", "tpot_mean": "tpot_s", "ttft": "ttft_s", "ttft_mean": "ttft_s", "ttft_median": "ttft_s"}
 SOURCE = "dse-system-fit"
+ALL = "all"
+LEFT_OUT = ("chip", "model", "engine")
+STEP = 0.05  # relative, of the difference that gives a sensitivity
+ROUNDS = 2  # the model is nearly linear in these constants: it is linearised, fitted, and linearised again
+MS_PER_S = 1000.0
+
+Slot = tuple[str, str]  # leaf, and the chip, engine or ``all`` that it belongs to
 
 
 @dataclass(frozen=True)
 class Step:
-    """A measured time per output token of an aggregated run, and the group (model, engine, format) that it is weighted by."""
+    """A measured latency of an aggregated run: ``what`` is a field of the answer, ``group`` (chip, model, engine, format) its weight."""
 
     run: Run
+    what: str
     seconds: float
-    group: tuple[str, str, str]
+    group: tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Fitted ``system.kernel_floor`` of a chip, and the errors of the time per token before and after."""
+class SystemFit:
+    """Fitted constants by slot with 90 % intervals, and relative errors of the runs: in fit, and with groups of them left out."""
 
-    value: float
-    n: int
-    median_before: float
-    median: float
-    p90: float
+    values: dict[Slot, Constant]
+    steps: tuple[Step, ...]
+    errors: np.ndarray
+    left_out: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def steps_of(folder: Path, catalog: Catalog) -> dict[str, list[Step]]:
-    """Steps of aggregated runs by chip name: no flag, not excluded, no speculative decoding."""
+def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
+    """Latencies of aggregated runs: no flag, not excluded, no speculative decoding, a known engine."""
     tables, _ = read_folder(folder)
     models, rules = Models(catalog), read_rules()
-    found: dict[str, list[Step]] = defaultdict(list)
+    found = []
     for file, row in every_row(tables):
         if row.get("mode") != "aggregated" or row.get("metric") not in METRICS or row.get("flag") or excluded_by(rules, file, row):
             continue
+        engine = engine_of(row["software"])
         try:
             run = run_of(row, row["chip"], models)
         except Unpredictable:
             continue
-        engine = row["software"].split(" ")[0]
-        found[row["chip"]].append(Step(run, float(row["value"]) / 1000.0, (row["model"], engine, row["precision_weights"])))
+        if engine:
+            group = (row["chip"], run.model, engine, row["precision_weights"])
+            found.append(Step(run, METRICS[row["metric"]], float(row["value"]) / MS_PER_S, group))
     return found
 
 
-def log_errors(steps: Sequence[Step], catalog: Catalog, floor: float | None = None) -> np.ndarray:
-    """log(predicted / measured) of the time per token, with another ``kernel_floor`` where one is given."""
-    chips = Chips(catalog, {})
-    on = chips.find(steps[0].run.chip)
-    if on is None:
-        return np.array([])
-    if floor is not None:
-        kernels = on.chip.kernels
-        system = replace(kernels.system, kernel_floor=floor)
-        chips = Chips(catalog, {}, {steps[0].run.chip: replace(on, chip=replace(on.chip, kernels=replace(kernels, system=system)))})
-    evaluator = Evaluator(chips, catalog)
-    return np.log([float(evaluator.metrics(s.run, s.run.serving).tpot_s) / s.seconds for s in steps])
+def owner(leaf: SystemLeaf, run: Run) -> str:
+    """The chip or engine that a constant of a run belongs to."""
+    return {"chip": run.chip, "engine": run.engine}.get(leaf.per, ALL)
 
 
-def fit_floor(steps: Sequence[Step], catalog: Catalog, plan: Plan, bounds: tuple[float, float]) -> Floor:
-    """The share of kernel floors with the least soft-L1 loss; each (model, engine, format) group counts with the root of its size."""
-    sizes = Counter(s.group for s in steps)
-    weights = np.array([sizes[s.group] ** -0.5 for s in steps])
-    scale = plan.procedure["loss_scale"]
-
-    def loss(floor: float) -> float:
-        return float(np.sum(weights * np.hypot(1.0, log_errors(steps, catalog, floor) / scale)))
-
-    value = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": plan.procedure["floor_step"]}).x)
-    before, after = (np.abs(np.expm1(log_errors(steps, catalog, f))) for f in (None, value))
-    return Floor(value, len(steps), float(np.median(before)), float(np.median(after)), float(np.percentile(after, 90)))
+def predicted(steps: Sequence[Step], catalog: Catalog, chips: Chips, values: Callable[[str, str], Mapping[str, float]]) -> np.ndarray:
+    """Predicted latencies with leaves of ``types.System`` given by chip and engine [s]."""
+    evaluator = Evaluator(chips, catalog, values)
+    evaluator.settle(s.run for s in steps)
+    return np.array([getattr(evaluator.metrics(s.run, s.run.serving), s.what) for s in steps])
 
 
-def fit_floors(folder: Path, catalog: Catalog, plan: Plan) -> Mapping[str, Floor]:
-    """Fitted shares by constants file, for the chips of the plan that have aggregated runs."""
-    bounds = (plan.procedure["floor_least"], plan.procedure["floor_most"])
-    file_of = {chip: file for file, chip in plan.chips.items()}
-    made = {}
-    for name, steps in steps_of(folder, catalog).items():
-        on = Chips(catalog, {}).find(name)
-        if on is not None and on.id in file_of and len(steps) >= plan.procedure["floor_rows"]:
-            made[file_of[on.id]] = fit_floor(steps, catalog, plan, bounds)
+class Problem:
+    """Latencies as a linear function of the constants about a point; constants are ``centre x exp(x)`` with a Gaussian prior on x."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        leaves: Sequence[SystemLeaf],
+        catalog: Catalog,
+        plan: Plan,
+        fixed: Mapping[Slot, float],
+        chips: Chips | None,
+    ):
+        self.fixed, self.earlier = fixed, [leaf for leaf in plan.system if leaf.name in {name for name, _ in fixed}]
+        self.steps, self.leaves, self.catalog, self.plan = tuple(steps), tuple(leaves), catalog, plan
+        self.chips = chips or Chips(catalog, {})
+        self.slots: list[Slot] = sorted({(leaf.name, owner(leaf, s.run)) for leaf in leaves for s in steps})
+        self.centre = np.array([next(leaf.value for leaf in leaves if leaf.name == name) for name, _ in self.slots])
+        self.sd = np.array([next(leaf.sd for leaf in leaves if leaf.name == name) for name, _ in self.slots])
+        self.measured = np.array([s.seconds for s in steps])
+        sizes = Counter(s.group for s in steps)
+        weights = np.array([sizes[s.group] ** -0.5 for s in steps])
+        self.weights = weights / weights.mean()
+        where = {slot: j for j, slot in enumerate(self.slots)}
+        self.used = np.array([[where[leaf.name, owner(leaf, s.run)] for leaf in leaves] for s in steps])
+
+    def values(self, x: np.ndarray, scaled: str = "") -> Callable[[str, str], dict[str, float]]:
+        """Leaves by chip and engine at a point; one of them a step larger."""
+        table = {**self.fixed, **dict(zip(self.slots, self.centre * np.exp(x), strict=True))}
+
+        def leaves(chip: str, engine: str) -> dict[str, float]:
+            owners = {"chip": chip, "engine": engine}
+            centre = {leaf.name: table.get((leaf.name, owners.get(leaf.per, ALL)), leaf.value) for leaf in [*self.earlier, *self.leaves]}
+            return {k: v * (1.0 + STEP) if k == scaled else v for k, v in centre.items()}
+
+        return leaves
+
+    def linearise(self, x: np.ndarray) -> None:
+        """Latencies and their sensitivities at a point."""
+        self.at = self.centre * np.exp(x)
+        self.base = predicted(self.steps, self.catalog, self.chips, self.values(x))
+        each = [predicted(self.steps, self.catalog, self.chips, self.values(x, leaf.name)) for leaf in self.leaves]
+        self.slope = np.stack([(t - self.base) for t in each], axis=1) / (STEP * self.at[self.used])
+
+    def seconds(self, x: np.ndarray) -> np.ndarray:
+        """Latencies of the linear function [s]."""
+        moved = (self.centre * np.exp(x) - self.at)[self.used]
+        return np.maximum(self.base + np.sum(self.slope * moved, axis=1), 1e-9)
+
+    def residuals(self, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """Weighted log errors of the kept steps, and the priors."""
+        errors = np.where(keep, self.weights, 0.0) * np.log(self.seconds(x) / self.measured)
+        return np.concatenate([errors, self.plan.procedure["loss_scale"] * x / self.sd])
+
+    def solve(self, keep: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """The point with the least soft-L1 loss over the kept steps."""
+        scale = self.plan.procedure["loss_scale"]
+        return least_squares(self.residuals, start, args=(keep,), loss="soft_l1", f_scale=scale, max_nfev=100).x
+
+    def errors(self, x: np.ndarray) -> np.ndarray:
+        """Signed relative errors of all steps."""
+        return self.seconds(x) / self.measured - 1.0
+
+    def left_out(self, keys: Sequence[Hashable], x: np.ndarray) -> np.ndarray:
+        """Error of each step when all steps with its key are left out of the fit."""
+        errors = np.full(len(self.steps), np.nan)
+        for key in sorted(set(keys), key=str):
+            out = np.array([k == key for k in keys])
+            errors[out] = self.errors(self.solve(~out, x))[out]
+        return errors
+
+    def constants(self, x: np.ndarray) -> dict[Slot, Constant]:
+        """Each constant with the interval that curvature and scatter give, never narrower than the plan's spread."""
+        keep = np.ones(len(self.steps), dtype=bool)
+        nudge = 1e-4
+        eye = nudge * np.eye(len(x))
+        jacobian = np.stack([(self.residuals(x + e, keep) - self.residuals(x - e, keep)) / (2 * nudge) for e in eye], axis=1)
+        scatter = max(1.5 * float(np.median(np.abs(self.errors(x)))), self.plan.procedure["loss_scale"] / 2)
+        sd = np.sqrt(np.diag(np.linalg.pinv(jacobian.T @ jacobian))) * scatter
+        width = np.clip(np.exp(QUANTILE_90 * sd), self.plan.procedure["floor_spread"], self.plan.procedure["widest_interval"])
+        values = self.centre * np.exp(x)
+        return {slot: Constant(float(v), float(v / w), float(v * w)) for slot, v, w in zip(self.slots, values, width, strict=True)}
+
+
+def fit_stage(
+    steps: Sequence[Step],
+    leaves: Sequence[SystemLeaf],
+    catalog: Catalog,
+    plan: Plan,
+    fixed: Mapping[Slot, float] | None = None,
+    cross: bool = False,
+    chips: Chips | None = None,
+) -> SystemFit:
+    """Fit leaves to latencies, on top of ``fixed`` ones; with ``cross`` also with each chip, model and engine left out."""
+    problem = Problem(steps, leaves, catalog, plan, fixed or {}, chips)
+    x = np.zeros(len(problem.slots))
+    everything = np.ones(len(steps), dtype=bool)
+    for _ in range(ROUNDS):
+        problem.linearise(x)
+        x = problem.solve(everything, x)
+    out = {name: problem.left_out([s.group[i] for s in steps], x) for i, name in enumerate(LEFT_OUT)} if cross else {}
+    return SystemFit(problem.constants(x), tuple(steps), problem.errors(x), out)
+
+
+def fit_system(folder: Path, catalog: Catalog, plan: Plan, cross: bool = False, chips: Chips | None = None) -> dict[str, SystemFit]:
+    """The stages of the plan: first the time per output token, then, with those constants in place, the time to the first."""
+    steps = steps_of(folder, catalog)
+    made: dict[str, SystemFit] = {}
+    fixed: dict[Slot, float] = {}
+    for what in dict.fromkeys(leaf.what for leaf in plan.system):
+        leaves = [leaf for leaf in plan.system if leaf.what == what]
+        made[what] = fit_stage([s for s in steps if s.what == what], leaves, catalog, plan, fixed, cross, chips)
+        fixed.update({slot: c.value for slot, c in made[what].values.items()})
     return made
 
 
-def floor_lines(floors: Mapping[str, Floor], plan: Plan) -> dict[str, Lines]:
-    """Lines of the constants files for fitted shares of the kernel floors."""
-    spread = plan.procedure["floor_spread"]
-    made = {}
-    for file, f in floors.items():
-        note = f"time per output token of {f.n} aggregated runs: median error {100 * f.median:.1f} %, p90 {100 * f.p90:.0f} %"
-        made[file] = {LEAF: line(LEAF, Constant(f.value, f.value / spread, f.value * spread), "fit", note, SOURCE)}
+def note_of(fit: SystemFit, leaf: SystemLeaf, who: str) -> str:
+    """Residual of the runs that a constant was fitted to, in words."""
+    mine = np.array([owner(leaf, s.run) == who for s in fit.steps])
+    size = np.abs(fit.errors[mine])
+    name = {"tpot_s": "time per output token", "ttft_s": "time to the first token"}[leaf.what]
+    return f"{name} of {mine.sum()} aggregated runs: median error {100 * np.median(size):.1f} %, p90 {100 * np.percentile(size, 90):.0f} %"
+
+
+def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> dict[str, Lines]:
+    """Lines of the constants files for the fitted leaves: of chips, of engines, and means where no engine is named."""
+    made: dict[str, Lines] = {}
+    file_of = {chip: file for file, chip in plan.chips.items()}
+    chips = Chips(catalog, {})
+    for leaf in plan.system:
+        values = {who: c for (name, who), c in fits[leaf.what].values.items() if name == leaf.name}
+        path = f"system.{leaf.name}"
+        if leaf.per == "chip":
+            for chip, c in values.items():
+                file = file_of[getattr(chips.find(chip), "id", "")]
+                made.setdefault(file, {})[path] = line(path, c, "fit", note_of(fits[leaf.what], leaf, chip), SOURCE)
+                for other in (f for f, like in plan.alike.items() if like == file):
+                    wide = wider(c, plan.procedure["substitute_interval"], False)
+                    made.setdefault(other, {})[path] = line(path, wide, "estimate", f"no serving runs of this chip: as {file}", SOURCE)
+            continue
+        if leaf.per == "engine":
+            for engine, c in values.items():
+                text = line(path, c, "fit", note_of(fits[leaf.what], leaf, engine), SOURCE)
+                made.setdefault("_engines", {})[f"{engine}.{leaf.name}"] = text.replace(path, f"{engine}.{leaf.name}", 1)
+        mean = pooled([{leaf.name: c} for c in values.values()])[leaf.name]
+        note = "mean over the fitted engines" if leaf.per == "engine" else note_of(fits[leaf.what], leaf, ALL)
+        for file in plan.engine_files:
+            made.setdefault(file, {})[path] = line(path, mean, "fit", note, SOURCE)
     return made

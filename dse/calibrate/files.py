@@ -13,7 +13,7 @@ from dse.calibrate.plan import Plan
 from dse.units import to_si
 
 SOURCE = "dse-operator-fit"
-UNITS = {"_s": "us", "serial_s_per_k": "ns", "serial_s_per_token": "ns", "head_s": "ns", "_token": "token", "_flop": "FLOP"}
+UNITS = {"_s": "us", "first_token_s": "ms", "serial_s_per_k": "ns", "serial_s_per_token": "ns", "head_s": "ns", "_token": "token", "_flop": "FLOP"}
 HEAD = re.compile(r'^[\w."/-]+ = \{ value = ')
 
 Lines = dict[str, str]
@@ -75,7 +75,7 @@ def _fitted(results: Sequence[Fitted]) -> tuple[dict[str, dict[str, dict[str, Co
     return constants, notes
 
 
-def _wider(c: Constant, factor: float, share: bool) -> Constant:
+def wider(c: Constant, factor: float, share: bool) -> Constant:
     """The same value with a wider interval."""
     top = max(c.high, c.value * factor)
     return Constant(c.value, min(c.low, c.value / factor), min(top, 1.0) if share else top)
@@ -90,12 +90,12 @@ def _substitutes(constants: dict[str, dict[str, dict[str, Constant]]], notes: di
             found = constants.get(other or file, {}).get(path)
             if found is None or part in constants.get(file, {}):
                 continue
-            leaves = {name: _wider(c, factor, "efficiency" in name and "exp" not in name) for name, c in found.items()}
+            leaves = {name: wider(c, factor, "efficiency" in name and "exp" not in name) for name, c in found.items()}
             constants.setdefault(file, {})[part] = leaves
             notes.setdefault(file, {})[part] = f"not measured on this chip: as {path}" + (f" of {other}" if other else "")
 
 
-def _pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
+def pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
     """Geometric mean of each leaf over chips; low and high are the extremes of the chips' intervals."""
     made = {}
     for name in members[0]:
@@ -125,7 +125,7 @@ def tables(results: Sequence[Fitted], plan: Plan) -> dict[str, Lines]:
             measured = [m for m in members if path in own.get(m, ())]
             have = measured or [m for m in members if path in constants.get(m, {})]
             note, kind = f"pooled over {', '.join(have)}", "fit" if measured else "estimate"
-            for i, (leaf, c) in enumerate(_pooled([constants[m][path] for m in have]).items()):
+            for i, (leaf, c) in enumerate(pooled([constants[m][path] for m in have]).items()):
                 made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, "" if i else note)
     return {file: lines for file, lines in made.items() if file not in plan.chips or any(file in g for g in plan.groups.values())}
 

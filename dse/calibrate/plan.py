@@ -48,6 +48,17 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class SystemLeaf:
+    """One leaf of ``types.System`` fitted to serving runs: for each chip, for each engine, or one for all."""
+
+    name: str
+    per: str  # chip, engine or all
+    value: float  # SI; the centre of the prior
+    sd: float  # of the prior, in the logarithm
+    what: str  # latency that it is fitted to, a field of the model's answer
+
+
+@dataclass(frozen=True)
 class Plan:
     """All fits, the chips and groups they run over, and what fills the gaps."""
 
@@ -57,6 +68,9 @@ class Plan:
     fits: tuple[Fit, ...]
     substitutes: dict[str, dict[str, str]]
     pools: dict[str, list[str]]
+    system: tuple[SystemLeaf, ...]
+    engine_files: list[str]  # constants files that take the mean over engines
+    alike: dict[str, str]  # constants file that takes the system constants of another chip's
 
     def group_of(self, chip: str) -> str:
         """The group of chips that a constants file belongs to; one of its own if none names it."""
@@ -87,4 +101,7 @@ def read_plan(folder: Path | None = None) -> Plan:
     with ((folder or data_dir("hw_catalog")) / PLAN).open("rb") as file:
         raw = tomllib.load(file)
     fits = [Fit(f["part"], _leaves(f["leaves"], raw["leaf"]), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
-    return Plan(raw["procedure"], raw["chips"], raw["groups"], tuple(fits), raw["substitute"], raw["pool"])
+    system = tuple(
+        SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"]) for s in raw["system"]
+    )
+    return Plan(raw["procedure"], raw["chips"], raw["groups"], tuple(fits), raw["substitute"], raw["pool"], system, raw["engines"]["files"], raw["alike"])

@@ -18,7 +18,29 @@ if TYPE_CHECKING:
 
 BUILT = ("chips", "models", "workloads", "prices", "processes", "families", "constants")
 EXAMPLE_CHIP = ("peak_bf16", "peak_fp8", "memory_capacity", "memory_bandwidth", "link_bandwidth", "link_domain", "tdp", "price")
-EXAMPLE_VALUES = {"memory_capacity": "80 GB", "link_bandwidth": "450 GB/s", "peak_fp8": "1979 TFLOP/s"}
+EXAMPLE_VALUES = {
+    "memory_capacity": "80 GB",
+    "link_bandwidth": "450 GB/s",
+    "peak_fp8": "1979 TFLOP/s",
+    "peak_fp4": "3958 TFLOP/s",
+    "peak_fp32": "67 TFLOP/s",
+    "peak_int8": "1979 TFLOP/s",
+    "vector_fp32": "67 TFLOP/s",
+    "memory_physical": "96 GB",
+    "sram_capacity": "50 MB",
+    "sram_bandwidth": "20 TB/s",
+    "scale_out_bandwidth": "50 GB/s",
+    "rom_capacity": "4 GB",
+    "exp_rate": "4e12 1/s",
+    "idle_power": "100 W",
+    "transistors": "80000 MTr",
+    "bom": "4000 USD_2026",
+    "nre": "400 MUSD_2026",
+    "nre_model": "20 MUSD_2026",
+    "system_extra_cost": "1000 USD_2026",
+    "layer_token_time": "5 us",
+}
+EXAMPLE_COUNTS = {"cores": "132", "dies": "2", "wafers": "0.02", "rom_parameters": "8e9"}
 EXAMPLE_DOMAIN = 8  # chips, in the example of a chip file
 MISSING = "_missing.toml"
 app = typer.Typer(help="What the catalogue holds, and from which source.", no_args_is_help=True, rich_markup_mode=None)
@@ -177,7 +199,7 @@ def new_chip_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A chip file to fill in; it lies in DIR/chips with --catalog DIR, else here."""
+    """A chip file to fill in (in DIR/chips with --catalog DIR)."""
     from dse.catalog.schema import kinds
 
     families = kinds()["chips"].choices["family"]
@@ -197,7 +219,7 @@ def chip_template(identity: str, family: str) -> str:
 
     def example(name: str, field: Field) -> str:
         if field.unit == "1":
-            return f"{name} = {EXAMPLE_DOMAIN}"
+            return f"{name} = {EXAMPLE_COUNTS.get(name, EXAMPLE_DOMAIN)}"
         return f'{name} = "{EXAMPLE_VALUES.get(name, EXAMPLES.get(field.unit, field.unit))}"'
 
     lines = [

@@ -76,7 +76,7 @@ def eval_command(
     made, question = deployment(asked, known)
     from dse.evaluate import evaluate
 
-    answer_with(evaluate(made).as_dict(), question, known, as_json)
+    answer_with(evaluate(made).as_dict(), question, known, as_json, chip)
 
 
 def best_command(
@@ -108,11 +108,11 @@ def best_command(
         ttft = limit.value if limit else None
     _, metrics = best_layouts(made.chip, made.model, made.workload, made.prices, tpot, ttft, max_chips)
     limits = {"max_tpot_s": tpot, "max_ttft_s": ttft, "max_chips": max_chips}
-    answer_with(metrics.as_dict(), {**question, **limits}, known, as_json)
+    answer_with(metrics.as_dict(), {**question, **limits}, known, as_json, chip)
 
 
-def answer_with(metrics: Mapping[str, Any], question: Mapping[str, Any], catalog: Catalog, as_json: bool) -> None:
-    """Print an evaluated deployment; exit code 3 where it is not feasible."""
+def answer_with(metrics: Mapping[str, Any], question: Mapping[str, Any], catalog: Catalog, as_json: bool, given: str) -> None:
+    """Print an evaluated deployment of the chip ``given`` (an id or a file); exit code 3 where it is not feasible."""
     from dse.cli.table import metrics_text
 
     calibrated = question["constants"] == "calibrated"
@@ -131,7 +131,7 @@ def answer_with(metrics: Mapping[str, Any], question: Mapping[str, Any], catalog
     else:
         print(metrics_text(answer))
         if filled:
-            say(f"{len(filled)} values of {question['chip']} come from its family's defaults: dse catalog show {question['chip']}")
+            say(f"{len(filled)} values of {question['chip']} come from its family's defaults: dse catalog show {given}")
     if not metrics["feasible"]:
         raise typer.Exit(INFEASIBLE)
 
@@ -159,7 +159,7 @@ def sweep_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One deployment over a grid of layouts, lengths or any of its numbers, as a Dataset."""
+    """One deployment over a grid of its numbers, as a Dataset."""
     options = dict(locals())
     rest = ("over", "out", "study", "catalog", "as_json")
     asked = Asked(**{name: value for name, value in options.items() if name not in rest and value is not None})

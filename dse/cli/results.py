@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dse.cli.common import CatalogOption, JsonOption, ResultArgument, open_catalog, open_result, print_json, result_file
+from dse.cli.common import RESULT_FILE, CatalogOption, JsonOption, ResultArgument, open_catalog, open_result, print_json, result_file
 from dse.errors import InputError, closest
 
 
@@ -25,13 +25,13 @@ def report_command(
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """Draw the report of a result again: report.html, figures and designs.csv."""
+    """Draw the report of a result again."""
     folder = out or result_file(result).parent
     ds = open_result(result)
     from dse.report import write_report
-    from dse.report.export import write_designs_csv
 
-    paths = {"report": write_report(ds, folder), "designs": write_designs_csv(ds, folder / "designs.csv")}
+    name = "claims" if ds.attrs.get("kind") == "claims" else "designs"
+    paths = {"report": write_report(ds, folder), name: folder / f"{name}.csv"}
     if as_json:
         print_json(paths)
     else:
@@ -44,7 +44,7 @@ def explain_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a term means, what a chip is, or why a design of a result costs what it costs."""
+    """What a term, a chip or a design of a result is."""
     if design is not None:
         from dse.report.export import explain_design
 
@@ -79,9 +79,18 @@ def explain_name(subject: str, folder: Path | None) -> str:
     found = find_record(catalog, subject)
     if found is None:
         ids = [identity for records in catalog.records.values() for identity in records]
-        near = closest(subject, [*known.entries, *known.components, *known.families, *known.formats, *ids])
+        near = _result_hint(subject) or closest(subject, [*known.entries, *known.components, *known.families, *known.formats, *ids])
         raise InputError(f"explain — found '{subject}', allowed a name of the glossary or an id of the catalogue{near}")
     return record_text(catalog, *found)
+
+
+def _result_hint(subject: str) -> str:
+    """How to ask about a study or a result whose name was given alone."""
+    from dse.study import shipped_studies
+
+    if subject not in shipped_studies() and not (Path(subject) / RESULT_FILE).exists():
+        return ""
+    return f"; of the study: dse check {subject}; of a design of its result: dse explain {subject} --design ID (designs.csv has them)"
 
 
 def diff_command(
@@ -90,7 +99,7 @@ def diff_command(
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """What changed from one result to another: inputs, fronts and winners."""
+    """What changed from one result to another."""
     from dse.report.export import diff
 
     text = diff(open_result(a), open_result(b))

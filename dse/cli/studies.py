@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,18 +48,17 @@ def run_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the chips of a study, and write result.nc, report.html, designs.csv and figures."""
+    """Search the chips of a study; write its result and report."""
     from dse.cli.progress import progress
-    from dse.study import check_study, read_study
+    from dse.study import read_study
 
-    asked = read_study(study)
+    known = open_catalog(catalog)
+    asked = read_study(study, known)
     folder = out or Path("reports") / asked.name
     if resume and force:
         raise InputError("--force — found --resume beside it, allowed one of them")
-    known = open_catalog(catalog)
-    problems = check_study(asked, known)
     chips = [part.strip() for given in add_chip or [] for part in given.split(",") if part.strip()]
-    problems += [line for chip in chips for line in _wrong_chip(chip, known)]
+    problems = [line for chip in chips for line in _wrong_chip(chip, known)]
     if problems:
         raise InputError(problems)
     count = f"{len(asked.families)} families, {len(asked.real_chips) + len(chips)} real chips, {len(asked.cases)} cases"
@@ -72,7 +72,10 @@ def run_command(
             ds = run_study(asked, **options, progress=report)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; what is done is kept. Go on with: {_again(study, out, storage, catalog)}") from None
-    _print_run(ds, asked, folder, as_json)
+    if asked.kind == "claims":
+        _print_claims(ds, folder, as_json)
+    else:
+        _print_run(ds, asked, folder, as_json)
 
 
 def _wrong_chip(name: str, catalog: Catalog) -> list[str]:
@@ -107,14 +110,27 @@ def _print_run(ds: xr.Dataset, study: Study, folder: Path, as_json: bool) -> Non
         raise typer.Exit(INFEASIBLE)
 
 
+def _print_claims(ds: xr.Dataset, folder: Path, as_json: bool) -> None:
+    """The rows of a study of claims, and where the report lies."""
+    from dse.report import claims
+
+    names = (RESULT_FILE, "report.html", "claims.csv", "figures")
+    files = {name.partition(".")[0]: folder / name for name in names if (folder / name).exists()}
+    if as_json:
+        cases = json.loads(ds.attrs.get("cases", "{}"))
+        rows = [{**row, "cases": cases.get(row["id"], {})} for row in claims.rows(ds)]
+        facts = {name: ds.attrs[name] for name in (*COUNTS, "designs_from") if name in ds.attrs}
+        print_json({"study": ds.attrs["study"], **facts, "counts": claims.counts(ds), "rows": rows, "out": folder, "files": files})
+    else:
+        print(claims.summary(ds))
+        print("\n".join(f"{path}" for path in files.values()))
+
+
 def check_command(study: StudyArgument, catalog: CatalogOption = None, as_json: JsonOption = False) -> None:
     """Check a study file: form, names, chips and design ranges."""
-    from dse.study import check_study, read_study
+    from dse.study import read_study
 
-    asked = read_study(study)
-    problems = check_study(asked, open_catalog(catalog))
-    if problems:
-        raise InputError(problems)
+    asked = read_study(study, open_catalog(catalog))
     head = asked.headline
     families = list(asked.families)
     if as_json:

@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 def write_report(ds: xr.Dataset, out_dir: str | Path) -> Path:
     """Write ``report.html``, ``designs.csv``, ``figures/*.svg`` with a CSV each, and ``figures/headline.png``; return the page's path.
 
-    The same Dataset gives the same bytes.
+    A study of claims has ``claims.csv`` instead of ``designs.csv``. The same Dataset gives the same bytes.
     """
+    from dse.report import claims, page
     from dse.report.export import write_designs_csv
-    from dse.report.page import build
 
     out = Path(out_dir)
-    text, files = build(ds)
+    is_claims = ds.attrs.get("kind") == "claims"
+    text, files = claims.build(ds) if is_claims else page.build(ds)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.encode("utf-8")
         (out / name).write_bytes(data)
-    write_designs_csv(ds, out / "designs.csv")
+    if is_claims:
+        (out / "claims.csv").write_text(page.csv_text(claims.rows(ds)), encoding="utf-8", newline="\n")
+    else:
+        write_designs_csv(ds, out / "designs.csv")
     path = out / "report.html"
     path.write_text(text, encoding="utf-8", newline="\n")
     return path

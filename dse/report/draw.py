@@ -131,7 +131,7 @@ def _draw_front(canvas: Canvas, axes: Axes, series: F.Series) -> None:
                 gid=canvas.tip(point.tip),
             )
         elif series.kind == "measured":
-            axes.plot([point.x], [point.y], marker="*", ms=10, mfc=PAPER, mec=INK, mew=1, ls="", zorder=6, gid=canvas.tip(point.tip))
+            axes.plot([point.x], [point.y], marker="*", ms=8.5, mfc=PAPER, mec=INK, mew=0.9, ls="", zorder=6, gid=canvas.tip(point.tip))
         elif i == series.named:
             size = 3.5 if series.kind == "unnamed" else 6
             edge: Any = {"mec": hue, "mew": size / 4.6, "mfc": PAPER}

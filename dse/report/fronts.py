@@ -16,7 +16,7 @@ from dse.report import view as V
 from dse.report import words as W
 
 Row = dict[str, Any]
-MOST_NAMED = 7  # chips that carry a name in one of several panels: as many as can be read
+MOST_NAMED = 6  # chips that carry a name in one of several panels: as many as can be read
 MOST_NAMED_ALONE = 12  # the same in a figure of one panel
 
 
@@ -110,12 +110,13 @@ def _family_series(v: V.CaseView, family: str, y: str) -> list[Series]:
 
 
 def _label_order(v: V.CaseView, y: str, limit: int) -> list[int]:
-    """Chips that are not hypothetical, those most worth a name first: on their common front, then best at the headline limit."""
+    """Chips that are not hypothetical, those most worth a name first: the user's own, those on their common front, then the best here."""
     real = (v.status != "hypothetical") & (v.family != V.OTHER) & v.feasible.any(axis=1)
     together = {d for d, _ in V.front(v, real, y)}
     sign = 1 if glossary.better(y) == "lower" else -1
     here = np.where(v.feasible[:, limit], sign * v.grid(y)[:, limit].astype(float), np.inf)
-    return sorted((int(d) for d in np.flatnonzero(real)), key=lambda d: (d not in together, here[d], str(v.ids[d])))
+    mine = v.status == "proposed"
+    return sorted((int(d) for d in np.flatnonzero(real)), key=lambda d: (not mine[d], d not in together, here[d], str(v.ids[d])))
 
 
 def _real_series(v: V.CaseView, y: str, limit: int, most_named: int) -> list[Series]:
@@ -126,7 +127,7 @@ def _real_series(v: V.CaseView, y: str, limit: int, most_named: int) -> list[Ser
         alone = np.arange(len(v.ids)) == design
         cells = V.front(v, alone, y) or V.front(v, alone, y, below_4_bit=True)
         named = min(range(len(cells)), key=lambda i: abs(np.log(v.limits_s[cells[i][1]] / v.limits_s[limit]))) if cells else 0
-        suffix = {"claim": " (claim)", "announced": " (announced)"}.get(str(v.status[design]), "")
+        suffix = {"claim": " (claim)", "announced": " (announced)", "proposed": " (proposed)"}.get(str(v.status[design]), "")
         series += _line(v, kind, W.short(str(v.chip[design]) or str(v.ids[design])) + suffix, str(v.family[design]), cells, y, named)
     return series
 
@@ -141,8 +142,8 @@ def _chip_hour_usd(v: V.CaseView, chip: str) -> float | None:
 
 
 def _measured_series(ds: xr.Dataset, v: V.CaseView, y: str) -> list[Series]:
-    """Measured points of a case; their cost is the measured throughput at this model's price of a chip-hour."""
-    found: dict[tuple[str, str], list[Point]] = {}
+    """Measured points of a case, one series a chip; their cost is the measured throughput at this model's price of a chip-hour."""
+    found: dict[str, list[Point]] = {}
     for row in V.attr(ds, "measured", []):
         if (row.get("model"), row.get("workload")) != (v.case.model, v.case.workload):
             continue
@@ -157,11 +158,13 @@ def _measured_series(ds: xr.Dataset, v: V.CaseView, y: str) -> list[Series]:
         label = row.get("label") or f"{row['chip']}, measured"
         tip = f"{label}: {W.quantity(V.SPEED, row[V.SPEED])}, {W.quantity(V.THROUGHPUT, rate)} (measured; {row.get('source', '')})"
         point = Point(float(row[V.SPEED]), value * glossary.scale(y), tip, row["chip"], None)
-        found.setdefault((row["chip"], label), []).append(point)
+        found.setdefault(row["chip"], []).append(point)
     series = []
-    for (chip, label), points in found.items():
-        family = str(v.family[v.ids == chip][0]) if chip in v.ids else ""
-        series.append(Series("measured", label, family, tuple(sorted(points, key=lambda p: (p.x, p.y))), len(points) - 1))
+    for chip, points in found.items():
+        here = np.flatnonzero(v.ids == chip)
+        family = str(v.family[here[0]]) if len(here) else ""
+        name = W.short(str(v.chip[here[0]])) if len(here) else chip
+        series.append(Series("measured", f"{name}, measured", family, tuple(sorted(points, key=lambda p: (p.x, p.y))), len(points) - 1))
     return series
 
 

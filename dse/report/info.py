@@ -117,7 +117,7 @@ def _bars_caption(quantity: str, lead: Bar | None, where: str) -> str:
         return "Nothing is feasible at these limits."
     ranked = sorted(lead.shares, key=lambda s: -s[1])
     parts = ", ".join(f"{glossary.part(c)} {W.percent(s)}" for c, s in ranked[:3])
-    return f"{where}, the winner ({lead.label}) spends its {quantity} on: {parts}."
+    return f"{where}, the largest parts of the {quantity} of the winner ({lead.label}): {parts}."
 
 
 def _breakdown(ds: xr.Dataset, name: str, variable: str, total_name: str, quantity: str) -> BarsInfo:

@@ -85,7 +85,8 @@ def _write(axes: Axes, label: Label, box: np.ndarray, far: float, to_points: flo
         anchor = axes.transData.transform((label.x, label.y)) * to_points
         end = np.clip(anchor, box[:2], box[2:])
         line = invert.transform(np.array([anchor + (end - anchor) * 0.12, end]) / to_points)
-        axes.plot(line[:, 0], line[:, 1], lw=0.5, color=label.style.get("color", "black"), alpha=0.6, zorder=7, clip_on=False)
+        own = label.key["mfc"] if label.key else label.style.get("color", "black")
+        axes.plot(line[:, 0], line[:, 1], lw=0.9 if label.key else 0.5, color=own, alpha=0.7, zorder=7, clip_on=False)
 
 
 def place(axes: Axes, labels: Sequence[Label], marks: np.ndarray, reserved: np.ndarray) -> None:

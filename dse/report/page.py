@@ -109,8 +109,9 @@ def figure(page: Page, record: Any, drawer: Callable[[Any], D.Canvas], kind: str
     page.files[f"figures/{record.name}.svg"] = D.file_svg(drawing)
     page.files[f"figures/{record.name}.csv"] = csv_text(record.rows)
     note = f'<p class="under">{under}</p>' if under else ""
-    return f"<figure>{D.inline(drawing, record.alt)}<figcaption>{esc(record.caption)}</figcaption>{note}</figure>" + folds(
-        page, kind, names, record.name
+    return (
+        f'<figure><div class="drawing">{D.inline(drawing, record.alt)}</div><figcaption>{esc(record.caption)}</figcaption>{note}</figure>'
+        + folds(page, kind, names, record.name)
     )
 
 
@@ -122,9 +123,13 @@ def _answer(page: Page) -> None:
     case, limit_s = V.headline(ds)
     v = V.view(ds, case)
     limit = V.limit_index(v, limit_s)
+    evidence, survival = W.evidence_sentence(ds, v, limit), W.survival(ds, v, limit)
+    points = "".join(f"<li>{esc(x)}</li>" for x in survival)
+    sure = f"<p>{esc(evidence)}</p>" + (f"<ul>{points}</ul>" if points else "")
     page.add(
         '<section class="answer" id="answer">',
         f'<p class="first">{esc(W.winner_sentence(ds, v, limit))}</p>',
+        f'<div class="caveat" id="sure">{sure}</div>' if evidence or points else "",
         f"<p>{esc(W.existing_sentence(v, limit))} {esc(W.design_sentence(v, limit))}</p>",
         f"<p>{esc(W.regimes_sentence(v))} {esc(W.close_sentence(v))}</p>",
     )
@@ -137,6 +142,9 @@ def _answer(page: Page) -> None:
         "</section>",
     )
     first, *others = V.scenarios(ds)
+    why = T.versus(ds, case, limit)
+    note = "Cost of a token = cost of a chip-hour / (tokens a second of a chip x 3600 s)."
+    page.add(f'{why}<p class="under">{note}</p>' if why else "")
     page.add(T.other_cases(ds, [first], "The other cases, same owner's view"))
     page.add(_fold("All cases with the other owners' views", T.other_cases(ds, others, "")) if others else "")
 

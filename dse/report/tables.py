@@ -59,11 +59,6 @@ def strip(record: I.StripInfo) -> str:
 
 WINNER_ROWS = (
     "chips",
-    "tp",
-    "pp",
-    "cp",
-    "dp",
-    "ep",
     "batch",
     "format_weights",
     "format_kv",
@@ -89,29 +84,94 @@ def _design_code(v: V.CaseView, design: int) -> str:
     return f'<code title="{esc(full)}">{esc(full[:6] if v.status[design] == "hypothetical" else full)}</code>'
 
 
+def _merged(v: V.CaseView, order: list[int]) -> list[list[int]]:
+    """Limits in runs that the same design serves in the same way, so that each needs one column."""
+    runs: list[list[int]] = []
+    for t in order:
+        design, cost = V.winners(v, t)[0][1:]
+        if runs:
+            last, paid = V.winners(v, runs[-1][0])[0][1:]
+            if last == design and W.number(paid) == W.number(cost) and W.layout(v, design, t) == W.layout(v, design, runs[-1][0]):
+                runs[-1].append(t)
+                continue
+        runs.append([t])
+    return runs
+
+
+def _run_of(v: V.CaseView, run: list[int], figures: list[str]) -> str:
+    """One figure of a run of limits: itself where it is the same throughout, else its ends."""
+    return figures[0] if len(set(figures)) == 1 else f"{figures[0]} … {figures[-1]}"
+
+
 def winners(ds: xr.Dataset, case: V.Case) -> str:
-    """The cheapest design at each limit of a case (one column a limit): layout, metrics, and the next family."""
+    """The cheapest design at each limit of a case (one column for limits that it serves alike): layout, metrics, and the next family."""
     v = V.view(ds, case)
     order = [int(t) for t in np.argsort(-v.limits_s) if V.winners(v, int(t))]
     if not order:
         return f"<p>{esc(V.case_name(ds, case))}: nothing is feasible.</p>"
-    ranking = {t: V.winners(v, t) for t in order}
-    best = {t: ranking[t][0][1] for t in order}
-    head = [term("tpot_limit"), *(esc(W.shown("tpot_limit", v.limits_s[t])) for t in order)]
-    rows = [[term("family"), *(chip_of(ranking[t][0][0]) for t in order)], [term("design"), *(_design_code(v, best[t]) for t in order)]]
-    rows += [[term(name), *(esc(W.shown(name, V.cell(v, name, best[t], t))) for t in order)] for name in WINNER_ROWS if name in ds]
-    rows.append(
-        [
-            "Next family, its cost (USD/Mtoken)",
-            *(f"{esc(glossary.label(r[1][0]))} {W.number(r[1][2])}" if len(r) > 1 else "–" for r in ranking.values()),
-        ]
-    )
-    existing = {t: V.cheapest_existing(v, t) for t in order}
+    runs = _merged(v, order)
+    best = {run[0]: V.winners(v, run[0])[0][1] for run in runs}
     said = [
-        f"{esc(W.short(str(v.chip[d])))} {W.number(float(v.grid(V.COST)[d, t]))}" if d is not None else "–" for t, d in existing.items()
+        W.shown("tpot_limit", v.limits_s[r[0]]) + (f" to {W.shown('tpot_limit', v.limits_s[r[-1]])}" if len(r) > 1 else "") for r in runs
     ]
-    rows.append(["Cheapest existing chip, its cost (USD/Mtoken)", *said])
+    head = [term("tpot_limit"), *(esc(x) for x in said)]
+    rows = [
+        [term("family"), *(chip_of(V.winners(v, t)[0][0]) for t in best)],
+        [term("design"), *(_design_code(v, d) for d in best.values())],
+        ["Parallel layout", *(esc(W.degrees_text(v, d, t)) or "–" for t, d in best.items())],
+    ]
+    rows += [[term(name), *(esc(W.shown(name, V.cell(v, name, d, t))) for t, d in best.items())] for name in WINNER_ROWS if name in ds]
+    following = [
+        _run_of(v, run, [f"{glossary.label(r[1][0])} {W.number(r[1][2])}" if len(r := V.winners(v, t)) > 1 else "–" for t in run])
+        for run in runs
+    ]
+    rows.append(["Next family, its cost (USD/Mtoken)", *map(esc, following)])
+    rows.append(["Cheapest existing chip, its cost (USD/Mtoken)", *(esc(_run_of(v, run, [_existing(v, t) for t in run])) for run in runs)])
     return table(head, rows, "winners", esc(f"The cheapest design at each promise: {V.case_name(ds, case)}"))
+
+
+def _existing(v: V.CaseView, limit: int) -> str:
+    """Name and cost of the cheapest chip that exists."""
+    d = V.cheapest_existing(v, limit)
+    return "–" if d is None else f"{W.short(str(v.chip[d]))} {W.number(float(v.grid(V.COST)[d, limit]))}"
+
+
+VERSUS_ROWS = (
+    V.COST,
+    "usd_per_chip_hour",
+    V.THROUGHPUT,
+    V.SPEED,
+    "j_per_output_token",
+    "mfu",
+    "mbu",
+    "mfu_prefill",
+    "unit_cost_usd_total",
+    "tdp_w",
+    "peak_fp8_flop_per_s",
+    "memory_capacity_byte",
+    "memory_bandwidth_byte_per_s",
+    "sram_capacity_byte",
+)
+
+
+def versus(ds: xr.Dataset, case: V.Case, limit: int) -> str:
+    """The winner beside the next family and the cheapest chip that exists, figure by figure; empty where it stands alone."""
+    v = V.view(ds, case)
+    ranking, existing = V.winners(v, limit), V.cheapest_existing(v, limit)
+    designs = [r[1] for r in ranking[:2]] + ([existing] if existing is not None else [])
+    gpu = [d for f, d, _ in ranking[2:] if f == "hbm_gpu"]
+    designs = list(dict.fromkeys([*designs[:2], *gpu, *designs[2:]]))
+    if len(designs) < 2:
+        return ""
+    measured = V.evidence(ds)
+    basis = dict.fromkeys(measured.fitted, "fitted to measurements") | dict.fromkeys(measured.assumed, "assumed")
+    rows = [["Family", *(chip_of(str(v.family[d])) for d in designs)]]
+    if basis:
+        rows.append(["Its engine constants are", *(esc(basis.get(str(v.family[d]), "–")) for d in designs)])
+    rows.append(["Layout", *(esc(W.layout(v, d, limit)) for d in designs)])
+    rows += [[term(n), *(esc(W.shown(n, V.cell(v, n, d, limit))) for d in designs)] for n in VERSUS_ROWS if n in ds]
+    head = ["", *(esc(W.short(W.design_name(v, d))) for d in designs)]
+    return table(head, rows, "winners", esc(f"Where the difference comes from: {V.case_name(ds, case)}"))
 
 
 def other_cases(ds: xr.Dataset, scenarios: Sequence[str], caption: str) -> str:
@@ -182,14 +242,6 @@ def variables(ds: xr.Dataset, case: V.Case) -> str:
     return table(head, rows, "winners", esc(f"Design variables of the winners: {V.case_name(ds, case)}"))
 
 
-def _range(row: dict[str, Any]) -> str:
-    if row.get("low") is None or row.get("high") is None:
-        return "–"
-    low, high = (W.physical(row[end], str(row.get("unit", ""))) for end in ("low", "high"))
-    same = low.rpartition(" ")[2] == high.rpartition(" ")[2] and " " in low
-    return f"{low.rpartition(' ')[0] if same else low} to {high}"
-
-
 def source_link(ds: xr.Dataset, key: str) -> str:
     """A source's key, linked to the bibliography where it is there."""
     return f'<a href="#ref-{esc(key)}">{esc(key)}</a>' if key in V.attr(ds, "bibliography", {}) else esc(key)
@@ -206,7 +258,7 @@ def assumptions(ds: xr.Dataset, rows: list[dict[str, Any]], case: V.Case, family
             [
                 f"<code>{esc(row['name'])}</code>",
                 esc(W.physical(row.get("value"), str(row.get("unit", "")))),
-                esc(_range(row)),
+                esc(W.span(row)),
                 change,
                 esc(str(row.get("kind", ""))),
                 source_link(ds, str(row.get("source", ""))),
@@ -240,7 +292,7 @@ def scenario_line(ds: xr.Dataset, scenario: str) -> str:
     pieces = []
     for name in (n for n in SCENARIO_VALUES if n in found):
         row = found[name]
-        span = f" [{_range(row)}]" if row.get("low") is not None else ""
+        span = f" [{W.span(row)}]" if row.get("low") is not None else ""
         counted = f" {glossary.unit(name)}" if row.get("unit") == "1" and glossary.unit(name) else ""
         pieces.append(f"{glossary.label(name)} {W.physical(row.get('value'), str(row.get('unit', '')))}{counted}{span}")
     return esc("; ".join(pieces) + ".") if pieces else ""

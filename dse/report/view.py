@@ -246,22 +246,68 @@ def group_and_value(name: str) -> tuple[str, str]:
     return group.removeprefix("prices").lstrip(" ."), value
 
 
-def effects(ds: xr.Dataset, case: Case, family: str) -> dict[str, tuple[float, float]]:
-    """For each assumption with an interval and an elasticity: relative change of the winner's cost at its low and its high end."""
-    slopes = elasticities(ds, case, family)
+def _slope(row: dict[str, Any], slopes: dict[str, float], case: Case) -> float | None:
+    """Elasticity of the cost to an assumption: by the parameters that it moves, or else by its name."""
+    if row.get("moves"):
+        return sum(slopes.get(parameter, 0.0) * power for parameter, power in row["moves"].items()) or None
+    owner, last = group_and_value(row["name"])
+    return slopes.get(row["name"], slopes.get(last) if owner == case.scenario else None)
+
+
+def _winner_format(ds: xr.Dataset, case: Case, family: str) -> str:
+    """Weight format of the family's winner at the headline limit; empty where unknown."""
+    v = view(ds, case)
+    limit = limit_index(v, headline(ds)[1])
+    design = cheapest(v, limit, v.candidate & (v.family == family))
+    return "" if design is None else str(cell(v, "format_weights", design, limit) or "")
+
+
+def effects(ds: xr.Dataset, case: Case, family: str, own: bool = False) -> dict[str, tuple[float, float]]:
+    """For each assumption with an interval and an elasticity: relative change of the family's cost at its low and its high end.
+
+    Rows that belong to another family, or to a weight format that the winner does not use, are left out. With ``own``, only what
+    belongs to this family: the values that it does not share with others.
+    """
+    slopes, fmt = elasticities(ds, case, family), _winner_format(ds, case, family)
     found = {}
     for row in attr(ds, "assumptions", []):
-        owner, last = group_and_value(row["name"])
-        slope, value = slopes.get(row["name"], slopes.get(last) if owner == case.scenario else None), row.get("value") or 0
-        if slope is None or not row.get("low") or not row.get("high") or value <= 0 or row["low"] <= 0:
+        owner = row.get("family")
+        slope, value = _slope(row, slopes, case), row.get("value") or 0
+        foreign = owner not in (None, family) or (own and owner is None) or row.get("format", "") not in fmt
+        if foreign or slope is None or not row.get("low") or not row.get("high") or value <= 0 or row["low"] <= 0:
             continue
         found[row["name"]] = ((row["low"] / value) ** slope - 1, (row["high"] / value) ** slope - 1)
     return found
 
 
-def spread(ds: xr.Dataset, case: Case, family: str) -> tuple[float, float, int] | None:
+def worst(ds: xr.Dataset, case: Case, family: str) -> tuple[float, int] | None:
+    """Factor on a family's cost with all its own assumptions at their unfavourable ends at once (first order), and their number."""
+    known = effects(ds, case, family, own=True)
+    factor = math.prod(1 + max(low, high, 0.0) for low, high in known.values())
+    return (factor, len(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the engine constants of the families rest on: families with fitted ones, families with assumed ones."""
+
+    fitted: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+
+def evidence(ds: xr.Dataset) -> Evidence:
+    """Which families carry fitted engine constants and which assumed ones; both empty where the result does not say."""
+    kinds: dict[str, set[str]] = {}
+    for row in attr(ds, "assumptions", []):
+        if str(row["name"]).startswith("constants ") and row.get("family"):
+            kinds.setdefault(row["family"], set()).add(str(row.get("kind")))
+    order = [f for f in families(ds) if f in kinds]
+    return Evidence(tuple(f for f in order if "fit" in kinds[f]), tuple(f for f in order if "fit" not in kinds[f]))
+
+
+def spread(ds: xr.Dataset, case: Case, family: str, own: bool = False) -> tuple[float, float, int] | None:
     """Factors below and above the winner's cost (first order, independent, 90 %) and how many values they rest on; None if none."""
-    known = effects(ds, case, family)
+    known = effects(ds, case, family, own)
     if not known:
         return None
     down = [min(math.log1p(a), math.log1p(b), 0) for a, b in known.values()]

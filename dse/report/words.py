@@ -18,7 +18,8 @@ LARGE = 1e6
 DIGITS = 3
 DAY_S = 86400
 YEAR_S = 365 * DAY_S
-PEOPLE = {"s": (1 / YEAR_S, "year"), "1/s": (YEAR_S, "1/year"), "USD/J": (3.6e6, "USD/kWh"), "USD/s": (3600, "USD/h")}
+PER_AREA = {"W/mm2": (1, "W/mm²"), "byte/mm2/s": (1e-9, "GB/s/mm²"), "byte/s/mm2": (1e-9, "GB/s/mm²")}
+PEOPLE = PER_AREA | {"s": (1 / YEAR_S, "year"), "1/s": (YEAR_S, "1/year"), "USD/J": (3.6e6, "USD/kWh"), "USD/s": (3600, "USD/h")}
 NARROW = "\u202f"  # a space that does not break
 CLOSE = 0.1  # a lead below this share is called close
 
@@ -116,21 +117,24 @@ def short(name: str) -> str:
 
 def design_name(v: V.CaseView, design: int) -> str:
     """The chip's name, or family and first digits of the id of a hypothetical one."""
-    chip = str(v.chip[design])
-    if chip:
-        return chip
-    return f"{glossary.label(str(v.family[design]))} {str(v.ids[design])[:6]}"
+    if v.status[design] == "hypothetical" or not v.chip[design]:
+        return f"{glossary.label(str(v.family[design]))} {str(v.ids[design])[:6]}"
+    return str(v.chip[design])
+
+
+def degrees_text(v: V.CaseView, design: int, limit: int) -> str:
+    """Degrees of parallelism above 1: ``TP 8 × PP 2``; empty for one chip."""
+    degrees = {k.upper(): V.cell(v, k, design, limit) for k in ("tp", "pp", "cp", "dp", "ep")}
+    return " × ".join(f"{k} {x:g}" for k, x in degrees.items() if x is not None and x > 1)
 
 
 def layout(v: V.CaseView, design: int, limit: int) -> str:
     """Layout in one line, degrees of 1 left out: ``16 chips, TP 8 × PP 2, batch 64, fp8 / KV fp8``."""
-    degrees = {k.upper(): V.cell(v, k, design, limit) for k in ("tp", "pp", "cp", "dp", "ep")}
-    cut = " × ".join(f"{k} {x:g}" for k, x in degrees.items() if x is not None and x > 1)
     chips, batch = V.cell(v, "chips", design, limit), V.cell(v, "batch", design, limit)
     weights, kv = V.cell(v, "format_weights", design, limit), V.cell(v, "format_kv", design, limit)
     pieces = [
         f"{chips:g} chip{'s' if chips != 1 else ''}" if chips else "",
-        cut,
+        degrees_text(v, design, limit),
         f"batch {number(batch)}",
         weights or "",
         f"KV {kv}" if kv else "",
@@ -228,27 +232,105 @@ def below_sentence(v: V.CaseView, limit: int) -> str:
     )
 
 
+def _listed(families: tuple[str, ...]) -> str:
+    names = [glossary.label(f) for f in families]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def evidence_sentence(ds: xr.Dataset, v: V.CaseView, limit: int) -> str:
+    """Which families rest on measurements and which on assumptions, with the winner's assumed values."""
+    known, ranking = V.evidence(ds), V.winners(v, limit)
+    text = "Model estimates, not measurements. " if ranking and (v.status == "hypothetical").any() else ""
+    if not known.assumed:
+        return text.strip()
+    fitted = f"Of these families only {_listed(known.fitted)} carries engine constants fitted to measurements; " if known.fitted else ""
+    text += fitted + f"those of {_listed(known.assumed)} are assumed"
+    if ranking and ranking[0][0] in known.assumed:
+        said = [f"{name} {value}" for name, value in assumed_values(ds, ranking[0][0])]
+        text += f" ({glossary.label(ranking[0][0])}, values with 90{NARROW}% ranges: {'; '.join(said)})" if said else ""
+    return text + "."
+
+
+ASSUMED = {
+    "layer": "fixed time of a layer",
+    "compute efficiency of GEMM": "compute efficiency",
+    "memory efficiency of GEMM": "memory efficiency",
+    "host time of a step": "host time of a step",
+    "bandwidth": "bandwidth",
+    "heat_stacked": "heat limit",
+}
+
+
+def span(row: dict[str, Any]) -> str:
+    """The interval of an assumption, its unit said once; a dash where there is none.
+
+    >>> span({"low": 5e-6, "high": 3e-5, "unit": "s"}), span({"low": 0.6, "high": 0.9}), span({"low": None})
+    ('5 to 30 us', '0.6 to 0.9', '–')
+    """
+    if row.get("low") is None or row.get("high") is None:
+        return "–"
+    low, high = (physical(row[end], str(row.get("unit", ""))) for end in ("low", "high"))
+    same = low.rpartition(" ")[2] == high.rpartition(" ")[2] and " " in low
+    return f"{low.rpartition(' ')[0] if same else low} to {high}"
+
+
+def assumed_values(ds: xr.Dataset, family: str) -> list[tuple[str, str]]:
+    """The family's assumptions that a reader should know first, as (name, value with range)."""
+    found = {}
+    for row in V.attr(ds, "assumptions", []):
+        last = V.group_and_value(row["name"])[1]
+        if row.get("family") == family and last in ASSUMED and row.get("value"):
+            found[last] = (ASSUMED[last], f"{physical(row['value'], str(row.get('unit', '')))} [{span(row)}]")
+    return [found[k] for k in ASSUMED if k in found]
+
+
+def _kept(name: str, cost: float, before: float, after: float) -> str:
+    """What is left of a lead over ``name``, whose cost is ``cost``, when one's own goes from ``before`` to ``after``."""
+    if cost <= after:
+        return f"no lead over {name} would be left"
+    share = math.log(cost / after) / math.log(cost / before)
+    return f"{name} would still cost {times(cost / after)} ({percent(share)} of the lead survives)"
+
+
+def survival(ds: xr.Dataset, v: V.CaseView, limit: int) -> tuple[str, ...]:
+    """What is left of the winner's lead when its own assumptions turn out badly, in sentences; empty where the result cannot tell."""
+    ranking = V.winners(v, limit)
+    known = V.worst(ds, v.case, ranking[0][0]) if ranking else None
+    spread = V.spread(ds, v.case, ranking[0][0], own=True) if ranking else None
+    if not known or not spread:
+        return ()
+    family, _, cost = ranking[0]
+    factor, count = known
+    others = [(glossary.label(ranking[1][0]), ranking[1][2])] if len(ranking) > 1 else []
+    existing = V.cheapest_existing(v, limit)
+    if existing is not None:
+        others.append((short(str(v.chip[existing])), float(v.grid(V.COST)[existing, limit])))
+
+    def kept(times_: float) -> str:
+        return "; ".join(_kept(name, other, cost, cost * times_) for name, other in others)
+
+    return (
+        f"The {count} values that {glossary.label(family)} alone rests on, varied independently over their 90{NARROW}% ranges, "
+        f"may raise its cost to {number(cost * spread[1])} USD/Mtoken: {kept(spread[1])}.",
+        f"All of them at their unfavourable ends at once: {number(cost * factor)} USD/Mtoken; {kept(factor)}.",
+        "First order, from the elasticities: design and layout held fixed, all others at their central values; "
+        "shares of a lead are of its logarithm.",
+    )
+
+
 def sureness(ds: xr.Dataset, v: V.CaseView, limit: int) -> str:
-    """How sure the headline is: interval from stated ranges, kinds of the values it rests on, certificates where there are any."""
+    """How far the headline's cost itself may be off: interval from stated ranges, kinds of the values it rests on."""
     rows = V.attr(ds, "assumptions", [])
     kinds = {kind: sum(r.get("kind") == kind for r in rows) for kind in ("estimate", "assumption", "fit", "claim")}
     counted = ", ".join(f"{n} of kind {k}" for k, n in kinds.items() if n)
-    text = "A model estimate, not a measurement. "
-    if counted:
-        text += f"The study rests on {sum(kinds.values())} values that are no datasheet facts ({counted}). "
+    text = f"The study rests on {sum(kinds.values())} values that are no datasheet facts ({counted}). " if counted else ""
     ranking = V.winners(v, limit)
     known = V.spread(ds, v.case, ranking[0][0]) if ranking else None
     if not known:
         return text.strip()
     low, high, n = known
     cost = ranking[0][2]
-    text += (
-        f"Their ranges alone put the winner's cost between {number(cost * low)} and {number(cost * high)} USD/Mtoken "
-        f"(90{NARROW}%, first order, {n} values that have a range and an elasticity)"
+    return text + (
+        f"The ranges of the {n} of them whose effect is known, shared ones such as utilisation and prices included, put the winner's "
+        f"cost between {number(cost * low)} and {number(cost * high)} USD/Mtoken (90{NARROW}%, first order, independent)."
     )
-    if len(ranking) > 1:
-        inside = "inside" if ranking[1][2] < cost * high else "outside"
-        text += (
-            f"; {glossary.label(ranking[1][0])}, at {number(ranking[1][2])}, lies {inside} that range (values that both share move both)"
-        )
-    return text + "."

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,16 @@ def samplers() -> dict[str, Any]:
 
 
 def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler. Raises InputError for an unknown name."""
+    """A fresh sampler. Raises InputError for an unknown name, and for one that cannot work here."""
     known = samplers()
     if name not in known:
         raise InputError(f"search.sampler — found {name!r}, allowed {', '.join(known)}{closest(name, known)}")
+    if name == "cmaes":
+        raise InputError(
+            "search.sampler — found 'cmaes', which takes a single objective, allowed one for two objectives, such as nsga2 or tpe"
+        )
+    if name == "gp" and find_spec("torch") is None:
+        raise InputError("search.sampler — found 'gp', which needs the package torch, allowed without it one of nsga2, tpe, qmc, random")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return known[name](seed)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dse.errors import InputError, closest
 from dse.paths import data_dir
 from dse.study.read import parse_study
 from dse.study.record import Study
+
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
 from dse.study.values import is_name
 
 
@@ -39,8 +43,8 @@ def _label(path: Path) -> str:
     return f"studies/{path.name}" if inside else path.as_posix()
 
 
-def read_study(path_or_name: str | Path) -> Study:
-    """The study of that path or name, checked in itself (not against a catalogue: ``check_study``).
+def read_study(path_or_name: str | Path, catalog: Catalog | None = None) -> Study:
+    """The study of that path or name, checked in itself, and its names against a catalogue where one is given (as ``check_study``).
 
     Raises:
         InputError: no such file, or every mistake of it, one line each.
@@ -50,7 +54,7 @@ def read_study(path_or_name: str | Path) -> Study:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: file — cannot be read: {error}") from error
-    return parse_study(text, path.resolve(), _label(path))
+    return parse_study(text, path.resolve(), _label(path), catalog)
 
 
 def new_study(name: str, source: str | Path, folder: Path = Path("studies")) -> Path:

@@ -6,15 +6,21 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dse import glossary
 from dse.errors import InputError, closest
+from dse.study.check import check_study
+from dse.study.claims import read_rows
 from dse.study.record import EXPERT_LAYOUTS, Headline, Layouts, Limits, Search, Study
 from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, text, time, whole
 
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
+
 SAMPLERS = ("nsga2", "tpe", "cmaes", "gp", "qmc", "random")
 NO_FAMILY = "other"  # what belongs to no family has no design space
+KINDS = ("search", "claims")
 _REQUIRED = object()
 
 
@@ -65,8 +71,11 @@ _FIELDS: dict[str, tuple[Check, Any]] = {
     "workloads": (list_of(text), _REQUIRED),
     "scenarios": (list_of(text), _REQUIRED),
     "real_chips": (list_of(text, empty=True), ()),
+    "kind": (one_of(*KINDS), "search"),
+    "designs_from": (text, ""),
     "objectives": (list_of(objective), ("usd_per_million_output_token", "tpot_s")),
 }
+_LISTS = ("models", "workloads", "scenarios", "real_chips")
 _TABLES = ("limits", "headline", "families", "layouts", "search")
 _DEGREE = list_of(whole(1))
 _DEGREES = ("tp", "pp", "dp", "batch")
@@ -74,26 +83,37 @@ _LAYOUT_FIELDS: dict[str, Check] = {**dict.fromkeys(_DEGREES, _DEGREE), "ep": li
 _SEARCH_FIELDS: dict[str, Check] = {"sampler": one_of(*SAMPLERS), "explore": flag, "asked": whole(0), "bred": whole(0)}
 
 
-def parse_study(source: str, path: Path, label: str | None = None) -> Study:
-    """The study in the TOML text ``source`` of the file ``path``, ``label`` in messages. Raises InputError with every mistake."""
+def parse_study(source: str, path: Path, label: str | None = None, catalog: Catalog | None = None) -> Study:
+    """The study in the TOML text ``source`` of the file ``path``, ``label`` in messages; names are checked where a catalogue is given.
+
+    Raises:
+        InputError: every mistake, one line each.
+    """
     file = label or path.as_posix()
     try:
         raw = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file}: TOML — {error}") from error
     reader = _Reader(file, [])
-    reader.known(raw, "", (*_FIELDS, *_TABLES))
+    reader.known(raw, "", (*_FIELDS, *_TABLES, "rows"))
     top = {key: reader.value(raw, "", key, check, default) for key, (check, default) in _FIELDS.items()}
     top["name"] = top["name"] or path.stem
     limits = _limits(raw, top["workloads"], reader)
     headline = _headline(raw, top, limits, reader)
     families, layouts, search = _families(raw, reader), _layouts(raw, reader), _search(raw, reader)
+    rows = read_rows(raw.get("rows", []), reader.problem)
+    if (top["kind"] == "claims") != bool(raw.get("rows")):
+        reader.problem("rows", f"{len(rows)} beside kind = {top['kind']!r}", 'rows with kind = "claims", and none without')
     if not families and not top["real_chips"] and not reader.problems:
         reader.problem("families", "no chip at all", "families to search, such as [families.hbm_gpu], or real_chips = [...]")
-    if reader.problems:
-        raise InputError(reader.problems)
     parts: dict[str, Any] = {"limits": limits, "headline": headline, "families": families, "layouts": layouts, "search": search}
-    return Study(**top, **parts, text=source, path=path, label=file)
+    parts["rows"] = rows
+    read = {key: () if value is None and key in _LISTS else value for key, value in top.items()}
+    study = Study(**read, **parts, text=source, path=path, label=file)
+    problems = reader.problems if catalog is None else [*reader.problems, *check_study(study, catalog)]
+    if problems:
+        raise InputError(problems)
+    return study
 
 
 def _limits(raw: Mapping[str, Any], workloads: tuple[str, ...] | None, reader: _Reader) -> Limits:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dse.study.claims import ClaimRow
+
 EXPERT_LAYOUTS = ("none", "full")  # experts as the weights they are (ep = 1), or spread over all chips of a stage
 
 
@@ -72,6 +74,9 @@ class Study:
     layouts: Layouts
     search: Search
     objectives: tuple[str, ...]
+    kind: str = "search"  # or "claims": the rows are checked, with the designs of the search or of another study's result
+    designs_from: str = ""  # study whose result, where there is one, gives the designs that rows compare
+    rows: tuple[ClaimRow, ...] = ()
     text: str = field(repr=False)
     path: Path
     label: str

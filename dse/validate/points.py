@@ -104,8 +104,8 @@ def _best(points: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     for point in sorted(points, key=lambda p: (-p["output_token_per_s_per_chip"], -p["interactivity_token_per_s"], p["label"])):
         if not front or point["interactivity_token_per_s"] > front[-1]["interactivity_token_per_s"]:
             front.append(point)
-    kept = np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round().astype(int)) if front else []
-    return [front[i] for i in kept]
+    last = len(front) - 1
+    return [front[i] for i in sorted({round(float(i)) for i in np.linspace(0, last, min(most, len(front)))})]
 
 
 def measured_points(
@@ -142,7 +142,7 @@ def measured_points(
             continue
         label, source = _label(rows[0], catalog.records["chips"][on.id].name), rows[0].get("source", "")
         for model, workload in answers:
-            point = {"chip": on.id, "model": model, "workload": workload}
+            point: dict[str, Any] = {"chip": on.id, "model": model, "workload": workload}
             point |= {"interactivity_token_per_s": speeds[0], "output_token_per_s_per_chip": speeds[1], "label": label, "source": source}
             found[on.id, model, workload].append(point)
     return [point for place in sorted(found) for point in _best(found[place], most)]

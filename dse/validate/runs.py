@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dse.catalog import Catalog
 from dse.errors import InputError
+from dse.validate.engines import engine_of
 from dse.validate.shapes import Unpredictable
 
 Row = Mapping[str, str]
@@ -62,6 +63,8 @@ class Run:
     chips: float
     prefill: Cut | None = None
     workers: float = 1.0
+    engine: str = ""
+    burst: bool = True  # False: of the median request, which arrived alone, and not after a wave of others
     whole: bool = False  # an open layout spans all chips (else the best one is replicated)
 
 
@@ -203,6 +206,8 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         chips=number(row, "n_chips", 1.0),
         prefill=both["prefill"][1] if both else None,
         workers=count,
+        engine=engine_of(row.get("software", "")),
+        burst=not row.get("metric", "").endswith("_median"),
         whole=alone,
     )
 
@@ -231,8 +236,8 @@ def _lengths(note: str) -> tuple[float, float]:
 def _mlperf(row: Row, chip: str, models: Models) -> Run:
     """A submission: the layout is the best on its chips, the batch what the memory holds, the lengths those of the data set."""
     model = models.find(row.get("model", ""))
-    form = format_of(row, model)
-    return Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=number(row, "n_chips", 1.0))
+    form, chips, engine = format_of(row, model), number(row, "n_chips", 1.0), engine_of(row.get("software", ""))
+    return Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=chips, engine=engine)
 
 
 WIDE_FORMATS = {

@@ -2,78 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 import numpy as np
 
 from dse.catalog import Catalog
 from dse.equations.smooth import TINY
 from dse.errors import InputError
-from dse.evaluate import Metrics, evaluate
-from dse.types import Deployment, Layout, Workload
+from dse.formats import default_format
+from dse.types import Chip, Format, Layout, Workload, named_format
 from dse.units import to_si
+from dse.validate.batch import Answer, Ask, answers
+from dse.validate.engines import in_engine
 from dse.validate.resolve import Chips
 from dse.validate.rows import Row
 from dse.validate.runs import LARGEST_BATCH, Cut, Models, Run, run_of
 from dse.validate.shapes import Unpredictable
 
+GPU = "hbm_gpu"
 PRICES = "owner-2026"  # no metric of a measurement depends on prices
 DEGREES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
-def _layout(cut: Cut, batch: float, form: str | None) -> Layout:
+def _layout(cut: Cut, batch: float, form: Format) -> Layout:
     return Layout(tp=cut.tp, pp=cut.pp, dp=cut.dp, ep=cut.ep, batch=batch, format=form)
 
 
+Key = tuple[Run, str]  # a settled run and how it serves
+
+
 class Evaluator:
-    """Runs of one catalogue, each evaluated once."""
+    """Runs of one catalogue, each evaluated once; runs asked for together go through the model together."""
 
-    def __init__(self, chips: Chips, catalog: Catalog):
-        self.chips, self.catalog = chips, catalog
-        self.metrics = cache(self._metrics)
-        self.settled = cache(self._settled)
+    def __init__(self, chips: Chips, catalog: Catalog, system: Callable[[str, str], Mapping[str, float]] | None = None):
+        """``system`` gives leaves of ``types.System`` for a chip's name and an engine, in place of the committed ones."""
+        self.chips, self.catalog, self.system = chips, catalog, system
+        self._known: dict[Key, Answer] = {}
+        self._settled: dict[Run, Run] = {}
+        self._chips: dict[tuple[str, str, bool], Chip] = {}
 
-    def _metrics(self, run: Run, serving: str) -> Metrics:
-        on = self.chips.find(run.chip)
-        assert on is not None and run.cut is not None and run.batch is not None
-        prefill = _layout(run.prefill, max(run.prefill.dp, 1.0), run.format) if run.prefill else None
-        deployment = Deployment(
-            chip=on.chip,
-            model=self.catalog.models[run.model],
-            workload=Workload(input_tokens=run.isl, output_tokens=run.osl),
-            layout=_layout(run.cut, run.batch / run.workers, run.format),
-            prefill_layout=prefill,
-            prices=self.catalog.prices[PRICES],
-            serving=serving,
-        )
-        return evaluate(deployment)
+    def _chip(self, run: Run) -> Chip:
+        key = (run.chip, run.engine, run.burst)
+        if key not in self._chips:
+            on = self.chips.find(run.chip)
+            assert on is not None
+            gpu = str(on.constants.meta.get("family", GPU)) == GPU  # engines are measured on GPUs
+            leaves = self.system(run.chip, run.engine) if self.system else {}
+            self._chips[key] = in_engine(on.chip, run.engine if gpu else "", leaves, run.burst)
+        return self._chips[key]
+
+    def _ask(self, run: Run, serving: str) -> Ask:
+        chip = self._chip(run)
+        assert run.cut is not None and run.batch is not None
+        model = self.catalog.models[run.model]
+        form = named_format(*run.format.split("/")) if run.format else default_format(chip, model.native)
+        prefill = _layout(run.prefill, max(run.prefill.dp, 1.0), form) if run.prefill else None
+        workload = Workload(input_tokens=run.isl, output_tokens=run.osl)
+        layout = _layout(run.cut, run.batch / run.workers, form)
+        return Ask(chip, model, self.catalog.prices[PRICES], workload, layout, prefill, serving)
+
+    def metrics(self, run: Run, serving: str) -> Answer:
+        """What the model says of a settled run."""
+        self.evaluate([(run, serving)])
+        return self._known[run, serving]
+
+    def evaluate(self, keys: Iterable[Key]) -> None:
+        """Evaluate settled runs together."""
+        missing = [k for k in dict.fromkeys(keys) if k not in self._known]
+        self._known.update(zip(missing, answers([self._ask(*k) for k in missing]), strict=True))
 
     def capacity(self, run: Run) -> float:
         """Requests whose cache fits into an instance, at most ``LARGEST_BATCH`` and at least one a rank."""
         assert run.cut is not None
-        m = self.metrics(replace(run, batch=run.cut.dp), run.serving).memory_byte_per_chip
-        room = float(m.capacity) - float(m.weights) - float(m.reserve) - float(m.activations)
-        return float(np.clip(np.floor(room / max(float(m.kv), 1.0)) * run.cut.dp, run.cut.dp, LARGEST_BATCH))
+        a = self.metrics(replace(run, batch=run.cut.dp), run.serving)
+        return float(np.clip(np.floor(a.room_byte / max(a.kv_byte, 1.0)) * run.cut.dp, run.cut.dp, LARGEST_BATCH))
 
-    def _settled(self, run: Run) -> Run:
+    def settle(self, runs: Iterable[Run]) -> None:
+        """Fill in batch and layout of runs that leave them open, and evaluate them all."""
+        tried = {run: _layouts(run) for run in dict.fromkeys(runs) if run not in self._settled}
+        every = [one for options in tried.values() for one in options]
+        self.evaluate((replace(r, batch=r.cut.dp), r.serving) for r in every if r.batch is None and r.cut)
+        filled = {r: r if r.batch is not None else replace(r, batch=self.capacity(r)) for r in every}
+        self.evaluate((r, r.serving) for r in filled.values())
+        for run, options in tried.items():
+            self._settled[run] = self._best([filled[o] for o in options])
+        self.evaluate((r, "prefill") for r in (self._settled[run] for run in tried) if r.serving == "static")
+
+    def settled(self, run: Run) -> Run:
         """The run with its batch and layout filled in where the file leaves them open."""
-        if run.cut is not None:
-            return run if run.batch is not None else replace(run, batch=self.capacity(run))
-        tried = []
-        for tp in DEGREES:
-            if tp <= run.chips and not (run.whole and run.chips % tp):
-                one = replace(run, cut=Cut(tp=tp, pp=run.chips / tp if run.whole else 1.0))
-                one = one if one.batch is not None else replace(one, batch=self.capacity(one))
-                m = self.metrics(one, one.serving)
-                tried.append((bool(m.feasible), float(m.output_token_per_s_per_chip), one))
-        feasible = [t for t in tried if t[0]] or tried
-        return max(feasible, key=lambda t: t[1])[2]
+        self.settle([run])
+        return self._settled[run]
+
+    def _best(self, options: list[Run]) -> Run:
+        def rank(run: Run) -> tuple[bool, float]:
+            a = self.metrics(run, run.serving)
+            return a.feasible, a.output_token_per_s_per_chip
+
+        return options[0] if len(options) == 1 else max(options, key=rank)
 
 
-def _latency(run: Run, m: Metrics, prefill_s: float) -> float:
+def _layouts(run: Run) -> list[Run]:
+    """The run's layout, or those that it may have had."""
+    if run.cut is not None:
+        return [run]
+    fits = [tp for tp in DEGREES if tp <= run.chips and not (run.whole and run.chips % tp)]
+    return [replace(run, cut=Cut(tp=tp, pp=run.chips / tp if run.whole else 1.0)) for tp in fits]
+
+
+def _latency(run: Run, m: Answer, prefill_s: float) -> float:
     """Time of a whole request; a static batch waits for nothing but its own prefill."""
     if run.serving == "static":
         return prefill_s + run.osl * float(m.tpot_s)
@@ -125,7 +162,7 @@ def _unit(row: Row) -> float:
 def predict_systems(rows: Sequence[tuple[str, Row]], chips: Chips, catalog: Catalog) -> tuple[dict[int, float], dict[int, str]]:
     """Predictions of the system rows in their units, and the reason for each row without one, by index."""
     models, evaluator = Models(catalog), Evaluator(chips, catalog)
-    predicted: dict[int, float] = {}
+    runs: dict[int, Run] = {}
     reasons: dict[int, str] = {}
     for i, (_, row) in enumerate(rows):
         if row.get("level") == "op" or row.get("op"):
@@ -133,12 +170,19 @@ def predict_systems(rows: Sequence[tuple[str, Row]], chips: Chips, catalog: Cata
         if row.get("level") != "system":
             reasons[i] = "neither an operator nor a system row"
             continue
-        chip = row.get("chip", "")
         try:
-            if chips.find(chip) is None:
+            if chips.find(row.get("chip", "")) is None:
                 raise Unpredictable("unknown chip")
-            value: Any = metric_of(row.get("metric", ""), run_of(row, chip, models), evaluator)
-            predicted[i] = value / _unit(row)
+            runs[i] = run_of(row, row.get("chip", ""), models)
+            _unit(row)
         except (Unpredictable, InputError) as problem:
+            reasons[i] = str(problem)
+    evaluator.settle(runs.values())
+    predicted: dict[int, float] = {}
+    for i, run in runs.items():
+        row = rows[i][1]
+        try:
+            predicted[i] = metric_of(row.get("metric", ""), run, evaluator) / _unit(row)
+        except Unpredictable as problem:
             reasons[i] = str(problem)
     return predicted, reasons
