@@ -20,7 +20,7 @@ ifneq ($(HAVE),$(WANT))
 endif
 endif
 
-.PHONY: all setup test lint types layers unit long demo lock clean
+.PHONY: all setup test lint types layers unit long demo validation lock clean readme
 
 all: test
 
@@ -61,8 +61,17 @@ unit: $(STAMP)
 long: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 -m long
 
+# The page of predictions against measurements; `make validation CROSS=1` first computes errors on what the fits have not seen (minutes).
+validation: $(STAMP)
+	$(if $(CROSS),$(BIN)/dse calibrate --cross reports/validation/cross_validation.json)
+	$(BIN)/dse validate --all --report reports/validation/report.html
+
 demo: $(STAMP)
 	$(BIN)/dse run $(STUDY) --force
+
+# README's computed lines: the answer from the committed report of the shipped study, the errors from the measurements.
+readme: $(STAMP)
+	$(BIN)/python tools/readme.py --validate
 
 # Choose the pins anew (needs pip-tools in .venv); one set must serve every Python named in pyproject.toml.
 lock: $(STAMP)

@@ -475,7 +475,7 @@ def evaluate(deployment: Deployment) -> Metrics:
 
     Returns: ``Metrics`` with leaves of the broadcast shape, SI units.
 
-    References: dse-operator-fit, semianalysis-inferencex-constants
+    References: dse-operator-fit, inferencex-app
     """
     single = any(getattr(x, "dtype", None) == jnp.float32 for x in jax.tree.leaves(deployment))
     d = deployment if single else as_floats(deployment)

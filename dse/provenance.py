@@ -106,8 +106,10 @@ def concerns(name: str) -> dict[str, Any]:
     return found | ({"format": "fp4"} if name.endswith(ONLY_FP4) else {})
 
 
-def assumptions(study: Study, catalog: Catalog, families: Iterable[str]) -> list[dict[str, Any]]:
+def assumptions(study: Study, catalog: Catalog, families: Iterable[str], added: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Every estimate, fit, assumption and claim that the hypothetical chips and the prices stand on, with interval and source.
+
+    Of chips that exist, those values of a user's own file (``added`` or named by the study) that carry no source but the file.
 
     Rows carry what they move (``moves``: parameter of the elasticities to exponent), whose they are (``family``; else shared by all),
     and the weight format they need (``format``), where these are known.
@@ -118,6 +120,9 @@ def assumptions(study: Study, catalog: Catalog, families: Iterable[str]) -> list
     listed += [(f"technology {k}", r.values) for k, r in catalog.records["technology"].items()]
     if "stacked_dram" in families:
         listed += [("memories stacked-dram", catalog.records["memories"]["stacked-dram"].values)]
+    for chip in dict.fromkeys([*study.real_chips, *added]):
+        record = catalog.records["chips"][chip]
+        listed.append((f"chips {chip}", {name: q for name, q in record.values.items() if q.source == record.file}))
     rows = [
         {"name": f"{where}: {name}", "value": q.value, "low": q.low, "high": q.high, **_words(q.unit, q.kind, q.source, q.note or "")}
         for where, values in listed
@@ -136,7 +141,7 @@ def names(study: Study, catalog: Catalog) -> dict[str, str]:
 
 def attributes(study: Study, catalog: Catalog, families: Iterable[str], run: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of a study's Dataset; ``run`` holds what only the run knows (seed, budget, counts, times)."""
-    h, used = study.headline, assumptions(study, catalog, families)
+    h, used = study.headline, assumptions(study, catalog, families, run.get("added_chips", ()))
     keys = {a["source"] for a in used} | {q.source for c in study.real_chips for q in catalog.records["chips"][c].values.values()}
     return {
         "title": study.title,

@@ -189,9 +189,9 @@ def run_study(
         archives, counts = _search(plan, shards, book, searched, _text(catalog), budget, seed, ledger, workers, report, deadline)
     winners = [w for s in shards if s.label in archives for w in winners_of(s, archives[s.label], plan, book)]
     if plan.kind == "claims":
-        came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']} chips"
+        came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']:,} chips"
         facts = {"seed": seed, "budget": budget, "counts": counts, "designs_from": came}
-        ds = settled(plan, book, known or candidates(winners), facts, report)
+        ds = settled(plan, book, known or candidates(winners), added, facts, report)
         ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
         return _written(ds, folder, report)
     winners += real_chips(plan, book, added)

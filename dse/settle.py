@@ -62,7 +62,7 @@ def _front_designs(ds: xr.Dataset, family: str, study: Study, catalog: Catalog) 
     formats = tuple(f for f in study.layouts.formats if f in catalog.records["families"][family].meta["formats"])
     leaves, tree = jax.tree.flatten(chips)
     table = [np.broadcast_to(np.ravel(leaf), (len(rows),)).astype(float) for leaf in leaves]
-    built = [tree.unflatten([float(column[i]) for column in table]) for i in range(len(rows))]
+    built = [jax.tree.unflatten(tree, [float(column[i]) for column in table]) for i in range(len(rows))]
     return [claims.Candidate(family, str(ds["chip"].values[row]), chip, formats) for row, chip in zip(rows, built, strict=True)]
 
 
@@ -86,19 +86,36 @@ def settled(
     study: Study,
     catalog: Catalog,
     designs: Sequence[claims.Candidate],
+    added: Sequence[str],
     run: Mapping[str, Any],
     progress: Callable[[float, float, str], None],
 ) -> xr.Dataset:
     """The Dataset of a study of claims.
 
     Args:
-        study, catalog: As read. designs: Of the families. run: What only the run knows (seed, counts, times).
+        study, catalog: As read. designs: Of the families. added: Further chips that exist.
+        run: What only the run knows (seed, counts, times).
         progress: Called with done, total and a word.
 
     Raises:
         InputError: a row that no check knows, or that lacks what its check needs.
     """
     progress(0, 1, "families")
-    bench = claims.bench_of(study, catalog, [*designs, *candidates(real_chips(study, catalog, []))])
+    bench = claims.bench_of(study, catalog, [*designs, *candidates(real_chips(study, catalog, added))])
     rows = claims.settle_all(bench, progress)
-    return claims.to_dataset(bench, rows, attributes(study, catalog, study.families, run))
+    facts = attributes(study, catalog, study.families, run)
+    facts["bibliography"] = dict(sorted({**facts["bibliography"], **_sources(study, catalog)}.items()))
+    return claims.to_dataset(bench, rows, facts)
+
+
+def _words(value: Any) -> list[str]:
+    """Texts in a value of ``given``: itself, the entries of a list, the keys of a table."""
+    return [v for v in (value if isinstance(value, list | dict) else [value]) if isinstance(v, str)]
+
+
+def _sources(study: Study, catalog: Catalog) -> dict[str, dict[str, str]]:
+    """Sources of the chips and models that the rows name."""
+    named = {word for row in study.rows for value in row.given.values() for word in _words(value)}
+    records = [catalog.records[kind][w] for w in named for kind in ("chips", "models") if w in catalog.records[kind]]
+    keys = {q.source for record in records for q in record.values.values()}
+    return {key: catalog.sources[key] for key in keys if key in catalog.sources}

@@ -111,7 +111,9 @@ def test_variables_of_an_h100_give_an_h100():
     chip = built.chip
     assert float(chip.peak_flop_per_s.bf16) == pytest.approx(989e12, rel=0.15)
     assert float(chip.peak_flop_per_s.fp8) == pytest.approx(1979e12, rel=0.15)
-    assert float(chip.vector_flop_per_s) == pytest.approx(66.9e12, rel=0.15)
+    assert float(chip.vector_flop_per_s) == pytest.approx(
+        66.9e12 * 1.83 / 1.98, rel=0.15
+    )  # published at 1.98 GHz, the matrix rates at 1.83
     assert float(chip.tdp_w) == pytest.approx(700, rel=0.25)
     assert float(chip.unit_cost_usd) == pytest.approx(3320, rel=0.15)
     assert float(1 / chip.memory.s_per_byte) == pytest.approx(3.35e12, rel=0.10)

@@ -328,11 +328,11 @@ def test_report_cite_diff_and_explain_read_a_result(cli, ask, tmp_path, monkeypa
     assert answer["differences"]
     design = str(ds["design"].values[0])
     assert design in cli("explain", "reports/a", "--design", design)[1]
-    monkeypatch.setattr("dse.report.write_report", lambda ds, folder: folder / f"{ds.sizes['design']}.html")
+    monkeypatch.setattr("dse.report.write_report", lambda ds, folder: folder / f"{ds.sizes['design']}.html")  # drawing is tested elsewhere
     code, answer = ask("report", "a", "--out", tmp_path)
     assert code == 0
     assert answer["report"] == str(tmp_path / f"{ds.sizes['design']}.html")
-    assert Path(answer["designs"]).is_file()
+    assert answer["designs"] == str(tmp_path / "designs.csv")
     code, _, err = cli("cite", "c")
     assert code == 2
     assert "a, b" in err
@@ -410,3 +410,26 @@ def test_plain_progress_is_sparse_and_ends(capsys):
     assert lines[1] == "chips: 10/100 after 10 s, about 90 s left"
     assert lines[-1] == "chips: 100/100 after 100 s"
     assert len(lines) == 11
+
+
+def test_a_wrong_field_is_not_reported_as_missing_too(cli, tmp_path):
+    path = plain_chip(tmp_path / "bad.toml", family='"gpu"')
+    code, _, err = cli("eval", "--chip", tmp_path / "bad.toml", *H100[2:], "--batch", 4)
+    assert code == 2, path
+    assert err.count("family — found") == 1
+    assert "did you mean 'hbm_gpu'" in err
+
+
+def test_explain_of_a_study_says_where_to_ask(cli):
+    code, _, err = cli("explain", "quick")
+    assert code == 2
+    assert "dse check quick" in err and "--design ID" in err
+
+
+def test_intervals_are_printed_with_what_they_rest_on(cli):
+    code, out, _ = cli("eval", *H100, "--tp", 8, "--batch", 64)
+    assert code == 0
+    line = next(x for x in out.splitlines() if "Time per output token " in x)
+    low, high = (float(x) for x in line.rpartition("[")[2].rstrip("]").split(" to "))
+    assert low < float(line.split()[4]) < high
+    assert "errors of predicted times" in out

@@ -15,7 +15,7 @@ import pytest
 
 from dse import glossary
 from dse.errors import InputError
-from dse.report import export, fronts, info, terminal, write_report
+from dse.report import export, fronts, info, tables, terminal, write_report
 from dse.report import view as V
 from dse.report import words as W
 
@@ -136,6 +136,87 @@ def test_spread_is_first_order_and_contains_the_winner(ds, head):
     assert low < 1 < high and count == len(changes) == 4  # one assumption has no elasticity
     single = max(abs(np.log1p(x)) for pair in changes.values() for x in pair)
     assert np.log(high) < 4 * single
+
+
+def with_own_assumptions(ds, family):
+    """The Dataset with two values that belong to ``family`` alone, one of another family, and one that needs a 4-bit format."""
+    row = {"unit": "1", "kind": "assumption", "source": "s", "note": ""}
+    moves = {"moves": {"utilisation": -1}}
+    rows = [
+        {
+            "name": f"constants {family}: compute efficiency of GEMM",
+            "value": 0.8,
+            "low": 0.6,
+            "high": 0.9,
+            "family": family,
+            **moves,
+            **row,
+        },
+        {"name": f"family {family}: layer", "value": 1.0, "low": 0.5, "high": 2.0, "family": family, **moves, **row},
+        {
+            "name": "constants hbm_gpu: compute efficiency of GEMM",
+            "value": 0.7,
+            "low": 0.5,
+            "high": 0.9,
+            "family": "hbm_gpu",
+            **moves,
+            **row,
+        },
+        {"name": f"family {family}: fp4_rate", "value": 2.0, "low": 1.0, "high": 2.0, "family": family, "format": "fp4", **moves, **row},
+    ]
+    rows[2]["kind"] = "fit"
+    other = ds.copy()
+    other.attrs = {**ds.attrs, "assumptions": json.dumps([*json.loads(ds.attrs["assumptions"]), *rows])}
+    return other
+
+
+def test_own_assumptions_leave_out_shared_and_foreign_ones(ds, head):
+    v, limit = head
+    family = next(f for f, _, _ in V.winners(v, limit) if f != "hbm_gpu")
+    more = with_own_assumptions(ds, family)
+    own = V.effects(more, v.case, family, own=True)
+    wide = "fp4" in V._winner_format(more, v.case, family)
+    assert set(own) == {f"constants {family}: compute efficiency of GEMM", f"family {family}: layer"} | (
+        {f"family {family}: fp4_rate"} if wide else set()
+    )
+    slope = -V.elasticities(more, v.case, family)["utilisation"]
+    assert own[f"family {family}: layer"] == pytest.approx((0.5**slope - 1, 2.0**slope - 1))
+    factor, count = V.worst(more, v.case, family)
+    assert count == len(own) and factor == pytest.approx(np.prod([1 + max(*pair, 0) for pair in own.values()]))
+    assert 1 < V.spread(more, v.case, family, own=True)[1] <= factor
+    assert V.evidence(more) == V.Evidence(("hbm_gpu",), (family,))
+
+
+def test_the_headline_says_what_is_assumed_and_what_survives(ds, head):
+    v, limit = head
+    family, _, cost = V.winners(v, limit)[0]
+    more = with_own_assumptions(ds, family)
+    assert "only HBM GPU carries" in W.evidence_sentence(more, v, limit) or family == "hbm_gpu"
+    said = W.survival(more, v, limit)
+    assert W.number(cost * V.worst(more, v.case, family)[0]) in said[1]
+    assert W.survival(ds, v, limit) == ()
+    assert "no lead over X" in W._kept("X", 2.0, 1.0, 3.0)
+    assert "50" in W._kept("X", 4.0, 1.0, 2.0)  # half of the lead, in logarithms
+
+
+def test_a_proposed_chip_is_named_and_does_not_compete(ds, head):
+    v, limit = head
+    design = int(V.winners(v, limit)[0][1])
+    status = ds["status"].values.astype(object)
+    status[design] = "proposed"
+    changed = ds.assign(status=("design", status))
+    w = V.view(changed, v.case)
+    assert design not in {d for _, d, _ in V.winners(w, limit)}
+    assert fronts._label_order(w, V.COST, limit)[0] == design
+
+
+def test_limits_that_one_design_serves_alike_share_a_column(ds, head):
+    v, _ = head
+    order = [int(t) for t in np.argsort(-v.limits_s) if V.winners(v, int(t))]
+    runs = tables._merged(v, order)
+    assert [t for run in runs for t in run] == order
+    for run in runs:
+        assert len({(V.winners(v, t)[0][1], W.number(V.winners(v, t)[0][2])) for t in run}) == 1
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ workloads = ["chat"]
 scenarios = ["owner-2026", "street-2026"]
 real_chips = ["nvidia-h100-sxm"]
 [limits]
-tpot = ["50 ms", "10 ms", "3 ms"]
+tpot = ["50 ms", "10 ms", "1.5 ms"]
 max_chips = 64
 [headline]
 model = "llama-3-8b"
@@ -250,12 +249,12 @@ def test_a_finished_run_is_kept_resumed_or_replaced_as_asked(home, base, capsys)
     with pytest.raises(InputError, match="chips — the storage"):  # the journal of another budget is not continued
         run_study(home / "tiny.toml", out=out, resume=True, budget=64)
     changed = home / "changed.toml"
-    changed.write_text(STUDY.replace("3 ms", "2 ms"), encoding="utf-8")
+    changed.write_text(STUDY.replace("1.5 ms", "1.6 ms"), encoding="utf-8")
     with pytest.raises(InputError, match="study_sha256"):
         run_study(changed, out=out, resume=True)
-    start = time.monotonic()
+    without = run_study(home / "tiny.toml", out=out, resume=True)  # an added chip is no part of the search: it may leave and join
+    assert "my-chip" not in without["design"].values
     assert main([*asked, "--resume"]) == 0
-    assert time.monotonic() - start < 60
     assert_same(load(out), load(base))
     (out / "study.journal").write_text("no journal\n", encoding="utf-8")
     assert main([*asked, "--resume"]) == 1
@@ -274,7 +273,7 @@ def test_a_time_limit_cuts_the_search_and_is_told(home):
 
 def test_an_impossible_study_ends_with_3_and_says_why_and_by_how_much(home, capsys):
     path = home / "impossible.toml"
-    text = STUDY.replace('tpot = ["50 ms", "10 ms", "3 ms"]', 'tpot = ["0.001 ms"]').replace('tpot = "10 ms"', 'tpot = "0.001 ms"')
+    text = STUDY.replace('tpot = ["50 ms", "10 ms", "1.5 ms"]', 'tpot = ["0.001 ms"]').replace('tpot = "10 ms"', 'tpot = "0.001 ms"')
     path.write_text(text, encoding="utf-8")
     assert main(["run", str(path), "--out", str(home / "impossible"), "--budget", "32", "--json"]) == 3
     out, err = capsys.readouterr()
@@ -293,7 +292,7 @@ def test_five_mistakes_of_different_kinds_are_five_lines(home, capsys):
     path = home / "wrong.toml"
     text = STUDY.replace("seed = 7", "sed = 7").replace("budget = 128", "budget = -1").replace('["llama-3-8b"]', '["llama-3-8c"]', 1)
     text = text.replace('model = "llama-3-8b"', 'model = "llama-3-8c"').replace("[families.sram]", "[families.sramm]")
-    path.write_text(text.replace('"3 ms"', '"3 parsec"').replace('tpot = "10 ms"\n', ""), encoding="utf-8")
+    path.write_text(text.replace('"1.5 ms"', '"3 parsec"').replace('tpot = "10 ms"\n', ""), encoding="utf-8")
     for command in (["run", str(path), "--out", str(home / "wrong")], ["check", str(path)]):
         assert main(command) == 2
         out, err = capsys.readouterr()

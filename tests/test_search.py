@@ -213,9 +213,10 @@ def test_a_torn_last_line_is_cut_and_a_whole_journal_stays(tmp_path):
 
 
 def test_a_journal_that_is_none_says_what_to_do(tmp_path):
-    (tmp_path / "study.journal").write_text("this is\nno journal\n", encoding="utf-8")
-    with pytest.raises(DseError, match=r"study\.journal.*--force"):
-        ledger(tmp_path)
+    for text in ("this is\nno journal\n", "one line\n", '{"op_code": 0}\n'):
+        (tmp_path / "study.journal").write_text(text, encoding="utf-8")
+        with pytest.raises(DseError, match=r"storage — cannot be read.*--force"):
+            ledger(tmp_path)
     with pytest.raises(DseError, match="storage"):
         ledgers.open_storage("nosuch://place")
 

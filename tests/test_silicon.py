@@ -60,9 +60,9 @@ def test_floor_plan_of_an_a100_against_its_die_photograph():
         "other": silicon.scaled_area_mm2(logic.other_mm2, logic.reference_transistor_per_mm2, density),
     }
     expected = {"multipliers": 169, "vector": 94, "control": 165, "registers": 27, "l1": 16, "l2": 119, "crossbar": 73, "hbm": 97}
-    expected |= {"nvlink": 32, "pcie": 11, "other": 40}
+    expected |= {"nvlink": 32, "pcie": 11, "other": 20}  # host interface and link controllers are blocks of their own
     assert {name: float(area) for name, area in parts.items()} == pytest.approx(expected, abs=1)
-    assert float(sum(parts.values())) == pytest.approx(843, abs=2)
+    assert float(sum(parts.values())) == pytest.approx(823, abs=2)  # the photograph: 822
 
 
 def test_spatial_dies_are_rebuilt_within_the_spread_of_their_kind():

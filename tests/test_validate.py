@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,18 @@ import pytest
 
 from dse.catalog import load_catalog
 from dse.errors import InputError
+from dse.evaluate import ideal
 from dse.paths import data_dir
 from dse.validate import outcomes, validate
-from dse.validate.resolve import Chips
+from dse.validate.engines import in_engine
+from dse.validate.figures import Axis
+from dse.validate.operators import Job, predict_seconds
+from dse.validate.resolve import Chips, Resolved
 from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules
-from dse.validate.runs import Models, layout_of, narrow, run_of, workers_of
+from dse.validate.runs import Cut, Models, Run, layout_of, narrow, run_of, workers_of
 from dse.validate.shapes import Unpredictable, case
+from dse.validate.special import _verdict
+from dse.validate.systems import Evaluator
 from dse.validate.table import KEYS, ROW_COLUMNS
 
 SHIPPED = data_dir("hw_catalog") / "measurements"
@@ -292,3 +299,120 @@ def operators(catalog, tmp_path_factory):
     tables, peaks = read_folder(SHIPPED)
     some = {name: rows for name, rows in tables.items() if name.startswith("ops_")}
     return outcomes(write_tables(tmp_path_factory.mktemp("ops"), {**some, "chip_peaks": list(peaks.values())}), catalog)
+
+
+# --- what physics says, whatever was measured ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluators(catalog):
+    """Runs as calibrated, and on ideal chips."""
+    names = ("nvidia-h100-sxm", "nvidia-b200-sxm", "amd-mi355x")
+    plain = Chips(catalog, {})
+    known = {n: dataclasses.replace(on, chip=ideal(on.chip)) for n in names if (on := plain.find(n)) is not None}
+    return Evaluator(plain, catalog), Evaluator(Chips(catalog, {}, known), catalog)
+
+
+def random_runs(count: int, seed: int = 1) -> list[Run]:
+    rng = np.random.default_rng(seed)
+    pick = lambda *options: options[int(rng.integers(len(options)))]  # noqa: E731
+    made = []
+    for _ in range(count):
+        model, form = pick(("llama-3.1-8b", "bf16"), ("llama-3.3-70b", "fp8"), ("gpt-oss-120b", "mxfp4"), ("deepseek-r1", "fp8_block"))
+        tp = pick(1.0, 2.0, 4.0, 8.0)
+        lengths = (float(2 ** rng.integers(6, 14)), float(2 ** rng.integers(4, 13)))
+        chip, engine = pick("nvidia-h100-sxm", "nvidia-b200-sxm", "amd-mi355x"), pick("", "vllm", "sglang", "trtllm")
+        batch = float(2 ** rng.integers(0, 10))
+        made.append(Run(chip, model, "aggregated", form, *lengths, batch, Cut(tp=tp), tp, engine=engine))
+    return made
+
+
+def test_no_run_is_predicted_faster_than_on_an_ideal_chip(evaluators):
+    calibrated, best = evaluators
+    runs = random_runs(100)
+    calibrated.settle(runs)
+    best.settle([dataclasses.replace(r, engine="") for r in runs])
+    for run in runs:
+        real, bound = calibrated.metrics(run, run.serving), best.metrics(dataclasses.replace(run, engine=""), run.serving)
+        assert real.tpot_s > bound.tpot_s and real.ttft_s > bound.ttft_s, run
+
+
+def test_more_load_and_longer_requests_never_speed_a_step_up(evaluators):
+    calibrated, _ = evaluators
+    runs = random_runs(60, seed=2)
+    more = {
+        "batch": [dataclasses.replace(r, batch=1.3 * r.batch) for r in runs],  # type: ignore[operator]
+        "isl": [dataclasses.replace(r, isl=1.3 * r.isl) for r in runs],
+    }
+    calibrated.settle([*runs, *more["batch"], *more["isl"]])
+    for name, larger in more.items():
+        for run, other in zip(runs, larger, strict=True):
+            before, after = calibrated.metrics(run, run.serving), calibrated.metrics(other, other.serving)
+            assert after.tpot_s >= before.tpot_s * (1 - 1e-9), (name, run)
+            assert after.tpot_s <= 2.0 * before.tpot_s, (name, run)  # and no jump
+
+
+def test_runs_together_are_predicted_as_alone(evaluators, catalog):
+    together = evaluators[0]
+    runs = random_runs(5, seed=3)
+    together.settle(runs)
+    alone = Evaluator(Chips(catalog, {}), catalog)
+    for run in runs:
+        assert together.metrics(run, run.serving) == pytest.approx(alone.metrics(run, run.serving), rel=1e-12)
+
+
+def test_no_operator_is_predicted_faster_than_its_ideal(catalog):
+    tables, _ = read_folder(SHIPPED)
+    chips, best = Chips(catalog, {}), catalog.records["constants"]["ideal"]
+    jobs, ideals = [], []
+    for name, row in every_row(tables):
+        on = chips.find(row.get("chip", "")) if name.startswith("ops_") and not row.get("flag") else None
+        if on is None or len(jobs) > 4000:
+            continue
+        try:
+            described = case(row)
+        except Unpredictable:
+            continue
+        jobs.append(Job(len(jobs), described, on))
+        ideals.append(Job(len(ideals), described, Resolved(on.id, "id", ideal(on.chip), best)))
+    ratio = predict_seconds(jobs, len(jobs)) / predict_seconds(ideals, len(ideals))
+    assert len(jobs) > 3000 and ratio.min() >= 1.0, jobs[int(ratio.argmin())].case
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_changes_waiting_and_host_time_but_no_work(catalog):
+    chip = catalog.chips["nvidia-h100-sxm"]
+    run = in_engine(chip, "sglang", {}, True)
+    differs = {f.name for f in dataclasses.fields(chip.kernels.system)
+               if getattr(chip.kernels.system, f.name) != getattr(run.kernels.system, f.name)}  # fmt: skip
+    assert differs <= {"host_s", "interference", "first_token_s", "queue"} and differs
+    assert dataclasses.replace(run.kernels, system=chip.kernels.system) == chip.kernels
+    assert in_engine(chip, "", {}, False).kernels.system.queue == 0.0 and in_engine(chip, "", {}, True) is chip
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_was_asked_and_holds_itself(sample, tmp_path, catalog):
+    path = tmp_path / "deep" / "report.html"
+    answer = validate(sample, report=path, catalog=catalog)
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<svg") > 10 and "GEMM, NVIDIA" in text and "nan" not in text.lower().replace("nanotron", "")
+    assert "http" not in text.split("</style>")[1] and "<script" not in text
+    assert {r["kind"] for r in answer["reached"]} >= {"GEMM, NVIDIA", "TPOT, aggregated"}
+
+
+def test_a_verdict_names_the_limit_that_a_claim_would_break():
+    assert "agrees" in _verdict(100.0, 90.0, 300.0, "weights", True)
+    assert "not possible" in _verdict(1000.0, 90.0, 300.0, "weights", True) and "weight store" in _verdict(
+        1000.0, 90.0, 300.0, "weights", True
+    )
+    assert _verdict(200.0, 90.0, 300.0, "weights", True).startswith("possible: 67 %")
+
+
+def test_axes_have_ticks_inside_their_range():
+    for axis in (Axis("x", 3.0, 40000.0), Axis("x", 2.0, 7.0), Axis("y", -0.8, 0.8, log=False), Axis("y", 0.0, 31.0, log=False)):
+        ticks = axis.ticks()
+        assert len(ticks) >= 2 and all(axis.low <= t <= axis.high for t in ticks), axis

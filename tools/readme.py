@@ -1,7 +1,7 @@
 """What do README's computed lines say? Rewrites them from the committed result of the shipped study, or checks that they are in step.
 
-``python tools/readme.py`` rewrites README.md; with ``--check`` it only compares and exits 1 where they differ. The sentence on who
-wins comes from designs.csv, the one on how sure from the report beside it.
+``python tools/readme.py`` rewrites README.md; with ``--validate`` also the table of errors (a minute); with ``--check`` it only compares
+and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import html
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from dse import glossary
 from dse.report.words import number, times
@@ -19,7 +20,18 @@ from dse.study import read_study
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "gpu_vs_sram_vs_asic"
 COST = "usd_per_million_output_token"
-START, END = "<!-- computed by `make readme` -->", "<!-- end -->"
+ANSWER, ERRORS, END = "<!-- computed by `make readme` -->", "<!-- measured by `make readme` -->", "<!-- end -->"
+SHOWN = {  # (level, metric) of `dse validate` -> words of the table
+    ("op", "*"): "kernels and collectives, all",
+    ("op", "gemm"): "matrix multiplications",
+    ("op", "attention_decode"): "attention, decoding",
+    ("op", "moe_ffn_fused"): "mixtures of experts",
+    ("op", "all_reduce"): "all-reduce",
+    ("system", "tpot"): "serving: time per output token",
+    ("system", "output_throughput_per_chip"): "serving: throughput per chip",
+    ("system", "ttft"): "serving: time to first token",
+    ("system", "mlperf_tokens_per_s_per_chip"): "serving: MLPerf, best layout not stated",
+}
 
 
 def cheapest(rows: list[dict[str, str]], limit_s: float) -> dict[str, tuple[float, str]]:
@@ -69,13 +81,25 @@ def block(folder: Path) -> str:
     return said.replace("\u202f", " ")
 
 
+def error_table(groups: list[dict[str, Any]]) -> str:
+    """The table of errors, from the groups of ``dse.validate``."""
+    found = {(g["level"], g["op"]): g for g in groups if all(g[k] == "*" for k in ("chip", "model", "format"))}
+    lines = ["| what | rows | median | 90 % below |", "|---|---:|---:|---:|"]
+    for key, words in SHOWN.items():
+        if (g := found.get(key)) is not None:
+            lines.append(f"| {words} | {g['n']:,} | {g['median_abs_error'] * 100:.1f} % | {g['p90_abs_error'] * 100:.0f} % |")
+    return "\n".join(lines)
+
+
+def put(text: str, start: str, lines: str) -> str:
+    """A text with the lines between a marker and its end replaced."""
+    before, _, rest = text.partition(start)
+    return f"{before}{start}\n{lines}\n{END}{rest.partition(END)[2]}"
+
+
 def rewritten(text: str, folder: Path) -> str:
-    """README with its computed lines made anew; as it is where there is no committed result."""
-    if not (folder / "designs.csv").is_file():
-        return text
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{block(folder)}\n{END}{after}"
+    """README with its computed sentences made anew; as it is where there is no committed result."""
+    return put(text, ANSWER, block(folder)) if (folder / "designs.csv").is_file() else text
 
 
 def main() -> int:
@@ -84,6 +108,10 @@ def main() -> int:
     new = rewritten(old, folder)
     if "--check" in sys.argv:
         return int(old != new)
+    if "--validate" in sys.argv:
+        from dse.validate import validate
+
+        new = put(new, ERRORS, error_table(validate()["groups"]))
     readme.write_text(new, encoding="utf-8")
     return 0
 

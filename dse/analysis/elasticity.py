@@ -99,13 +99,13 @@ def elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
 
     All deployments must share model and workload structure; they are differentiated together.
     """
-    if not deployments:
-        return np.empty((0, len(PARAMETERS)))
-    n = -(-len(deployments) // BLOCK) * BLOCK
-    padded = [as_floats(d) for d in deployments] + [as_floats(deployments[-1])] * (n - len(deployments))
-    together = jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded)
-    found = _gradients(together)
-    return np.stack([np.asarray(found[name]) for name in PARAMETERS], axis=1)[: len(deployments)]
+    rows = [np.empty((0, len(PARAMETERS)))]
+    for start in range(0, len(deployments), BLOCK):
+        block = [as_floats(d) for d in deployments[start : start + BLOCK]]
+        padded = block + block[-1:] * (BLOCK - len(block))
+        found = _gradients(jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded))
+        rows.append(np.stack([np.asarray(found[name]) for name in PARAMETERS], axis=1)[: len(block)])
+    return np.concatenate(rows)
 
 
 BLOCK = 16  # deployments differentiated together: one compiled shape

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from dse.calibrate.cross import cross_validation
 from dse.calibrate.engine import fit_system, system_lines
 from dse.calibrate.files import differences, put_lines, rewrite
 from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
@@ -22,7 +24,7 @@ from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.shapes import Unpredictable, case
 
-__all__ = ["calibrate", "check", "fit_all", "samples_of", "write", "write_system"]
+__all__ = ["calibrate", "check", "cross_validate", "fit_all", "samples_of", "write", "write_system"]
 
 SHAPE = {  # sizes by which rows are left out together
     "gemm": ("n", "k"), "attention_decode": ("batch", "context"), "attention_prefill": ("flop", "prompt"),
@@ -91,6 +93,18 @@ def calibrate(folder: Path | None = None, cross_validate: bool = True, parts: Se
     if not samples:
         raise InputError(f"{folder}: folder — found no operator row of a chip of the plan, allowed {', '.join(plan.chips.values())}")
     return fit_all(samples, plan, cross_validate, parts)
+
+
+def cross_validate(folder: Path | None = None, parts: Sequence[str] | None = None) -> dict[str, Any]:
+    """Errors on shapes, chips, models and engines that a fit has not seen, and on a chip with few measured rows (minutes).
+
+    Raises:
+        InputError: the folder or the catalogue cannot be read, or no row is of use.
+    """
+    rows, plan, catalog = folder or data_dir("hw_catalog") / "measurements", read_plan(), load_catalog()
+    samples = samples_of(rows, catalog, plan)
+    chosen = [(fit, _members(fit, samples)) for fit in plan.fits if parts is None or fit.part in parts]
+    return cross_validation(rows, catalog, plan, fit_all(samples, plan, True, parts), chosen)
 
 
 def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:

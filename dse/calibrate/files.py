@@ -13,7 +13,15 @@ from dse.calibrate.plan import Plan
 from dse.units import to_si
 
 SOURCE = "dse-operator-fit"
-UNITS = {"_s": "us", "first_token_s": "ms", "serial_s_per_k": "ns", "serial_s_per_token": "ns", "head_s": "ns", "_token": "token", "_flop": "FLOP"}
+UNITS = {
+    "_s": "us",
+    "first_token_s": "ms",
+    "serial_s_per_k": "ns",
+    "serial_s_per_token": "ns",
+    "head_s": "ns",
+    "_token": "token",
+    "_flop": "FLOP",
+}
 HEAD = re.compile(r'^[\w."/-]+ = \{ value = ')
 
 Lines = dict[str, str]

@@ -104,4 +104,14 @@ def read_plan(folder: Path | None = None) -> Plan:
     system = tuple(
         SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"]) for s in raw["system"]
     )
-    return Plan(raw["procedure"], raw["chips"], raw["groups"], tuple(fits), raw["substitute"], raw["pool"], system, raw["engines"]["files"], raw["alike"])
+    return Plan(
+        raw["procedure"],
+        raw["chips"],
+        raw["groups"],
+        tuple(fits),
+        raw["substitute"],
+        raw["pool"],
+        system,
+        raw["engines"]["files"],
+        raw["alike"],
+    )

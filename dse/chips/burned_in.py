@@ -48,7 +48,7 @@ def layer_scale(values: Mapping[str, Any], technology: Technology) -> Number:
 
 
 def cooled(values: Mapping[str, Any], parts: Parts, process: Process, technology: Technology) -> Parts:
-    """The same parts with the arithmetic throttled to a chosen share of what heat and power delivery allow."""
+    """The same parts with the arithmetic at a chosen share of what heat and power delivery allow: what the TDP provides for."""
     p, liquid = technology.power, values["cooling"]
     heat = heat_limit_w(values, parts.dies * parts.die_mm2, False, technology)
     limit = jnp.minimum(heat, liquid * p.package_liquid_w + (1 - liquid) * p.package_air_w)
@@ -93,7 +93,9 @@ def build(values: Mapping[str, Any], process: Process, technology: Technology, f
         nre_model_usd=fabrication.model_nre_usd(s["custom_masks"], process.mask_usd, dies),
         model_bound=1.0,
     )
-    return assemble(values, cooled(values, parts, process, technology), process, technology, family)
+    # power is provisioned for a share of what the layers could do; how fast they then run at an operating point, the throttle says
+    built = assemble(values, cooled(values, parts, process, technology), process, technology, family)
+    return dataclasses.replace(built, chip=dataclasses.replace(built.chip, peak_flop_per_s=parts.peak))
 
 
 FAMILY = Family("burned_in", VARIABLES, build)

@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lines(error: DseError) -> list[str]:
-    return error.problems if isinstance(error, InputError) else str(error).splitlines()
+    """The problems of an error; a field that was found and is wrong is not reported as missing too."""
+    if not isinstance(error, InputError):
+        return str(error).splitlines()
+    wrong = {line.partition(" — ")[0] for line in error.problems if not line.partition(" — ")[2].startswith("found nothing")}
+    return [line for line in error.problems if line.partition(" — ")[0] not in wrong or " — found nothing" not in line]
 
 
 def _usage(error: Any) -> list[str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dse.cli.common import CatalogOption, JsonOption, open_catalog, print_json, say
 
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
+
 FAILED = 1
 COLUMNS = ("level", "op", "chip", "model", "format", "n", "median_abs_error", "p90_abs_error", "bias", "kendall_tau", "with_excluded")
 WIDTHS = (9, 32, 24, 18, 11, 6, 8, 8, 8, 8, 14)
+SILICON_FOLDER = Path("reports/silicon")
 ANY = "*"  # a margin over all values of a field
 
 DirArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of CSV files; the shipped measurements by default.")]
@@ -28,26 +32,49 @@ def register(app: typer.Typer) -> None:
 def validate_command(
     folder: DirArgument = None,
     rows: RowsOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Print every group: by chip, model and format too.")] = False,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page with figures and tables.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print every group too: by chip, model and format; and what was asked.")] = False,
+    silicon: Annotated[bool, typer.Option("--silicon", help="Instead: rebuild real chips and published costs, and write tables.")] = False,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the silicon tables.")] = SILICON_FOLDER,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict every measured row and compare."""
+    """Predict every measured row and compare; with --silicon, area, power and cost of real chips."""
+    if silicon:
+        validate_silicon(out, open_catalog(catalog), as_json)
+        return
     from dse.validate import validate
 
-    answer = validate(folder, rows, open_catalog(catalog))
+    answer = validate(folder, rows, open_catalog(catalog), report)
     if as_json:
         print_json(answer)
     else:
         print(validation_text(answer, every))
-        if rows is not None:
-            say(f"rows: {rows}")
+        for name, path in (("rows", rows), ("report", report)):
+            if path is not None:
+                say(f"{name}: {path}")
+
+
+def validate_silicon(out: Path, catalog: Catalog, as_json: bool) -> None:
+    """Write the silicon tables and say what each reached."""
+    from dse.validate import silicon
+
+    found = silicon.tables(catalog)
+    paths = silicon.write(found, out)
+    if as_json:
+        print_json({**silicon.as_json(found), "files": paths})
+        return
+    for table in found:
+        print(f"{table.title}\n  asked:   {table.asked}\n  reached: {table.reached}")
+    say(f"tables: {paths[-1]}")
 
 
 def validation_text(answer: Mapping[str, Any], every: bool) -> str:
     """Groups as a table (the margin of each operator, unless ``every``), then what was left out and why."""
     groups = [g for g in answer["groups"] if every or all(g[name] == ANY for name in ("chip", "model", "format"))]
     lines = [_row(COLUMNS)] + [_row([_cell(g.get(name)) for name in COLUMNS]) for g in groups]
+    if every:
+        lines += ["", *_goals(answer)]
     skipped = answer.get("skipped", [])
     if skipped:
         lines += ["", f"skipped rows ({sum(s['count'] for s in skipped)}):"]
@@ -56,6 +83,21 @@ def validation_text(answer: Mapping[str, Any], every: bool) -> str:
         lines += ["", "rows that no honest model should fit, left out of the errors above:"]
         lines += [f"  {e['count']} — {e['reason']}" for e in answer["exclusions"]]
     return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _goals(answer: Mapping[str, Any]) -> list[str]:
+    """Errors by kind beside what was asked, the order, and what lies in the measurements."""
+    lines = ["kind                         rows groups  median  asked     p90  asked   (errors in %)"]
+    for r in answer["reached"]:
+        cells = [_percent(r[k]) for k in ("median", "asked_median", "p90", "asked_p90")]
+        lines.append(f"{r['kind']:<26} {r['n']:>6} {r['groups']:>6} " + " ".join(f"{c:>7}" for c in cells))
+    lines += [f"Kendall tau, {r['order']}: {r['tau']:.3f} over {r['n']} {r['of']} (asked {r['asked']})" for r in answer["order"]]
+    lines += [f"{r['what']}: median {_percent(r['median'])}, p90 {_percent(r['p90'])}, n {r['n']}" for r in answer["not_the_models"]]
+    return lines
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -77,6 +119,10 @@ def calibrate_command(
     check: Annotated[
         bool, typer.Option("--check", help="Only compare the committed constants with a new fit; exit 1 if they differ.")
     ] = False,
+    system: Annotated[bool, typer.Option("--system", help="Fit what chips and engines pay beside their kernels, to serving runs.")] = False,
+    cross: Annotated[
+        Path | None, typer.Option("--cross", metavar="FILE.json", help="Only write errors on unseen chips, models and engines (minutes).")
+    ] = None,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,6 +138,13 @@ def calibrate_command(
         if differences:
             raise typer.Exit(FAILED)
         return
+    if cross is not None:
+        _write_cross(calibrate.cross_validate(folder), cross, as_json)
+        return
+    if system:
+        files = calibrate.write_system(folder, catalog)
+        print_json({"files": files}) if as_json else print("\n".join(map(str, files)))
+        return
     results = calibrate.calibrate(folder)
     files = calibrate.write(results, catalog)
     table = {f"{fitted.fit.path} {chip}": vars(residual) for fitted in results for chip, residual in fitted.residuals.items()}
@@ -101,3 +154,21 @@ def calibrate_command(
     for name, residual in table.items():
         print(f"{name:<44} n {residual['n']:>5}  median {residual['median']:>6.1%}  p90 {residual['p90']:>6.1%}")
     print("\n".join(str(path) for path in files))
+
+
+def _write_cross(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(found)
+        return
+    for kind, each in found["left_out"].items():
+        print(f"{kind:<24} " + "  ".join(f"{name} left out {_percent(value)} %" for name, value in each.items()))
+    for kind, each in found["rows_of_a_new_chip"].items():
+        print(f"{kind:<24} " + "  ".join(f"{n} rows {_percent(value)} %" for n, value in each))
+    for s in found["system"]:
+        print(
+            f"{s['what']:<24} " + "  ".join(f"{k} {_percent(s[k][0])} / {_percent(s[k][1])} %" for k in ("fit", "chip", "model", "engine"))
+        )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dse.cli.common import RESULT_FILE, CatalogOption, JsonOption, ResultArgument, open_catalog, open_result, print_json, result_file
 from dse.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +84,18 @@ def explain_name(subject: str, folder: Path | None) -> str:
         ids = [identity for records in catalog.records.values() for identity in records]
         near = _result_hint(subject) or closest(subject, [*known.entries, *known.components, *known.families, *known.formats, *ids])
         raise InputError(f"explain — found '{subject}', allowed a name of the glossary or an id of the catalogue{near}")
-    return record_text(catalog, *found)
+    return record_text(catalog, *found) + (chip_trees(catalog, found[1]) if found[0] == "chips" else "")
+
+
+def chip_trees(catalog: Catalog, chip: str) -> str:
+    """Where area, power and cost of a real chip come from, if its design variables are known."""
+    from dse.validate.silicon import trees
+
+    if trees.design_of(catalog, chip) is None:
+        return ""
+    return "\n\nrebuilt from its published design variables (value, 90 % interval, share; what moves it most):\n" + trees.text(
+        catalog, chip
+    )
 
 
 def _result_hint(subject: str) -> str:
@@ -100,9 +114,14 @@ def diff_command(
     catalog: CatalogOption = None,
 ) -> None:
     """What changed from one result to another."""
+    from dse.report import claims
     from dse.report.export import diff
 
-    text = diff(open_result(a), open_result(b))
+    first, second = open_result(a), open_result(b)
+    of_claims = [ds.attrs.get("kind") == "claims" for ds in (first, second)]
+    if any(of_claims) and not all(of_claims):
+        raise InputError("diff — found a result of claims and one of a search, allowed two of one kind")
+    text = claims.diff(first, second) if all(of_claims) else diff(first, second)
     if as_json:
         print_json({"a": result_file(a), "b": result_file(b), "differences": text.splitlines()})
     else:

@@ -16,7 +16,7 @@ GROUPS = {
 }
 PARTS = {"time_s": "s", "cost_usd_per_s": "USD/s"}
 BAR = 24  # characters of a bar that stands for the whole
-WIDTH = 40
+WIDTH = 42
 
 
 def shown(name: str, value: Any) -> str:
@@ -38,12 +38,18 @@ def metrics_text(answer: Mapping[str, Any]) -> str:
     """The answer of ``dse eval`` as text."""
     lines = [*_head(answer), ""]
     for title, names in GROUPS.items():
-        lines += [title, *(f"  {glossary.label(name):<{WIDTH}} {shown(name, answer[name])}" for name in names), ""]
+        lines += [title, *(f"  {glossary.label(name):<{WIDTH}} {shown(name, answer[name])}{_interval(answer, name)}" for name in names), ""]
     lines += _memory(answer["memory_byte_per_chip"])
     for name, unit in PARTS.items():
         if answer[name]:
             lines += ["", f"{glossary.label(name)}", *_bars(answer[name], unit)]
     return "\n".join(lines)
+
+
+def _interval(answer: Mapping[str, Any], name: str) -> str:
+    """The 90 % interval of a value, where the answer has one."""
+    low, high = ((answer.get(end) or {}).get(name) for end in ("low", "high"))
+    return "" if low is None or high is None else f"  [{shown(name, low).partition(' ')[0]} to {shown(name, high).partition(' ')[0]}]"
 
 
 def _head(answer: Mapping[str, Any]) -> list[str]:
@@ -57,6 +63,8 @@ def _head(answer: Mapping[str, Any]) -> list[str]:
         f"  prices {asked['prices']}, {asked['serving']} serving, constants {asked['constants']}"
         + (f" ({answer['constants_id']}, by {answer['constants_found_by']})" if answer.get("constants_id") else ""),
     ]
+    if answer.get("low"):
+        lines.append("  [ ] 90 % interval from the errors of predicted times against measurements; prices and power as stated")
     if answer["feasible"]:
         return [*lines, "  feasible"]
     return [*lines, "  NOT FEASIBLE", *(f"  - {v['limit']}: {v['message']}" for v in answer["violations"])]

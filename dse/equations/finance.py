@@ -56,7 +56,7 @@ def nre_per_chip(chip: Chip, prices: Prices, distinct_dies: Number) -> Number:
 def provisioned_w(chip: Chip, prices: Prices, chip_w: Number) -> Number:
     r"""Power at the meter of one chip drawing ``chip_w``: :math:`PUE\,(P(1 + f) + P_{host})` [W].
 
-    References: semianalysis-inferencex-constants
+    References: inferencex-app
 
     >>> from types import SimpleNamespace as N
     >>> prices = N(conversion_air=0.25, conversion_liquid=0.12, pue_air=1.25, pue_liquid=1.15, host_w=500.0)
@@ -82,7 +82,7 @@ def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number,
 
     Returns: ``CostParts`` [USD/s].
 
-    References: semianalysis-inferencex-constants
+    References: inferencex-app
     """
     life = chip.model_bound * jnp.minimum(prices.model_life_year, prices.life_year) + (1.0 - chip.model_bound) * prices.life_year
     chip_rate = annuity(prices.discount_per_year, life) / S_PER_YEAR

@@ -138,7 +138,7 @@ def throttle(energy_j: Number, time_s: Number, chips: Number, tdp_w: Number, sta
         energy_j: Dynamic energy of a step on all chips [J]. time_s: Time that the step would take [s]. chips: n [1].
         tdp_w, static_w: Thermal design power and static power of one chip [W].
 
-    References: semianalysis-inferencex-constants
+    References: inferencex-app
 
     >>> float(throttle(20.0, 0.01, 2.0, 800.0, 100.0)), float(throttle(1.0, 0.01, 2.0, 800.0, 100.0))
     (1.4285714285714286, 1.0)

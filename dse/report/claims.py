@@ -25,8 +25,9 @@ DOCUMENTS = {
     "discussion": "The discussion of the essay",
 }
 RELATIONS = {"equal": "", "at_least": "at least ", "at_most": "at most "}
-HEAD = ["Claim", "Claimed", "Ours", "Calibrated", "Ours over claim", "Verdict", "Why"]
+HEAD = ["Claim", "Claimed", "Ours", "Calibrated", "Ratio", "Verdict", "Why"]
 EXISTING = "existing"
+DAY_S = 24.0 * 3600.0
 FIELDS = "document system statement claim unit relation rounding tolerance ours calibrated ratio verdict why how".split()
 
 
@@ -123,7 +124,8 @@ def utilisation(ds: xr.Dataset) -> tuple[D.Canvas, str, str]:
     for identity, batch in said.items():
         claim = float(ds["claim"].sel(row=identity)) * 100
         axes.plot([batch], [claim], marker="*", ms=12, mfc=D.PAPER, mec=D.INK, ls="", zorder=5, gid=canvas.tip(f"claimed: {claim:g} %"))
-        axes.annotate(f"claimed {claim:g} %", (batch, claim), xytext=(8, -9), textcoords="offset points", color=D.INK, fontsize=8)
+        where: Any = {"xytext": (-9, 4), "ha": "right"} if batch > 1 else {"xytext": (10, -24)}  # clear of both lines
+        axes.annotate(f"claimed {claim:g} %", (batch, claim), textcoords="offset points", color=D.INK, fontsize=8, **where)
     axes.set(xscale="log", yscale="log", xlim=(0.8, load[-1] * 2.4))
     axes.set(xlabel="requests at the same time", ylabel="arithmetic in use, % of the peak")
     D._log_axis(axes.xaxis, 1, 1e4)
@@ -175,6 +177,39 @@ def centralisation(ds: xr.Dataset) -> tuple[D.Canvas, str, str]:
     return canvas, caption, "\n".join(["family,usd_per_million_alone,usd_per_million_best,ratio", *lines, ""])
 
 
+def demand(ds: xr.Dataset) -> tuple[D.Canvas, str, str]:
+    """Cost of a token by the requests that an instance has at the same time, by family, no latency limit: drawing, caption, CSV."""
+    canvas = D.Canvas("demand", 8.4, 4.2)
+    axes = canvas.figure.subplots()
+    batch = ds["batch"].values
+    curves = {str(f): np.minimum.accumulate(ds["cost"].isel(limit=0).sel(family=f).values) for f in ds["family"].values}
+    curves = {f: c for f, c in curves.items() if np.isfinite(c).any()}
+    for f, curve in curves.items():
+        style = glossary.load().families.get(f)
+        hue = style.colour if style else D.SOFT
+        axes.plot(batch, curve, color=hue, lw=1.8, label=family_label(f))
+        for x, y in zip(batch, curve, strict=True):
+            axes.plot(
+                [x], [y], marker="o", ms=3.5, color=hue, gid=canvas.tip(f"{family_label(f)}: {x:g} requests, {W.number(y)} USD/Mtoken")
+            )
+    finite = np.concatenate([c[np.isfinite(c)] for c in curves.values()])
+    axes.set(xscale="log", yscale="log", xlabel="requests at the same time", ylabel="USD per million output tokens")
+    D._log_axis(axes.xaxis, 1, 1e4)
+    D._log_axis(axes.yaxis, finite.min(), finite.max())
+    axes.grid(True)
+    canvas.figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    needed = {f: float(ds["requests"].sel(family=f)) for f in curves}
+    few, many = min(needed, key=needed.__getitem__), max(needed, key=needed.__getitem__)
+    users = DAY_S / float(ds.attrs.get("use_s_per_day") or DAY_S)
+    caption = (
+        f"What demand buys: at twice its least cost of a token a family needs between {W.number(needed[few])} requests at the same time "
+        f"({family_label(few)}) and {W.number(needed[many])} ({family_label(many)}); with the essay's ten minutes a day these are "
+        f"{W.number(needed[few] * users)} and {W.number(needed[many] * users)} users of one instance, at the mean load of a day."
+    )
+    lines = [",".join([f"{x:g}", *(f"{c[i]:.6g}" for c in curves.values())]) for i, x in enumerate(batch)]
+    return canvas, caption, "\n".join([",".join(["requests", *curves]), *lines, ""])
+
+
 # --- the page ------------------------------------------------------------------------------------------------------
 
 RULE = (
@@ -209,7 +244,7 @@ def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
     files: dict[str, str | bytes] = {}
     drawn = []
     with mpl.rc_context(D.STYLE):
-        for canvas, caption, text in (utilisation(ds), centralisation(ds)):
+        for canvas, caption, text in (utilisation(ds), centralisation(ds), demand(ds)):
             drawing = D.svg(canvas)
             files |= {f"figures/{canvas.name}.svg": D.file_svg(drawing), f"figures/{canvas.name}.csv": text}
             link = f'<p class="under">Data: <a href="figures/{canvas.name}.csv">{canvas.name}.csv</a></p>'
@@ -239,6 +274,19 @@ def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
         f"{body}\n</body></html>\n"
     )
     return text, files
+
+
+def diff(a: xr.Dataset, b: xr.Dataset) -> str:
+    """Rows whose verdict or figure differs, one line each."""
+    first, second = ({r["id"]: r for r in rows(ds)} for ds in (a, b))
+    lines = []
+    for identity in dict.fromkeys([*first, *second]):
+        x, y = first.get(identity), second.get(identity)
+        if x is None or y is None:
+            lines.append(f"{identity}: only in {'the second' if x is None else 'the first'}")
+        elif x["verdict"] != y["verdict"] or _figure(x["ours"]) != _figure(y["ours"]):
+            lines.append(f"{identity}: {_figure(x['ours'])} ({x['verdict']}) -> {_figure(y['ours'])} ({y['verdict']})")
+    return "\n".join(lines)
 
 
 def summary(ds: xr.Dataset) -> str:

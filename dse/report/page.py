@@ -29,8 +29,9 @@ esc = html.escape
 METHODS = {
     "front": (
         "Each chip is offered every layout, batch and format on a grid; for each promise on the time per token its cheapest feasible "
-        "layout is kept. A line joins the designs of one family that no other design of it beats in both axes. Hollow marks are chips "
-        "that exist, at the promise of the dashed vertical line or as near to it as they come; their thin lines are their own fronts "
+        "layout is kept. A line joins the designs of one family that no other design of it beats in both axes; between two of them it "
+        "guides the eye only. Hollow marks are chips that exist, at the promise of the dashed vertical line or as near to it as they come; "
+        "their thin lines are their own fronts "
         "(dotted: known from claims only). "
         "Stars are measurements; on the cost axis they stand at the measured throughput and this model's cost of a chip-hour. "
         "Dashed lines use weights below 4 bit."

@@ -98,9 +98,13 @@ def _merged(v: V.CaseView, order: list[int]) -> list[list[int]]:
     return runs
 
 
-def _run_of(v: V.CaseView, run: list[int], figures: list[str]) -> str:
-    """One figure of a run of limits: itself where it is the same throughout, else its ends."""
-    return figures[0] if len(set(figures)) == 1 else f"{figures[0]} … {figures[-1]}"
+def _ends(figures: list[str]) -> str:
+    """One figure of a run of limits: itself where it is the same throughout, else its ends; a name that both share is said once."""
+    first, last = figures[0], figures[-1]
+    if len(set(figures)) == 1:
+        return first
+    one, other = first.rpartition(" "), last.rpartition(" ")
+    return f"{first} … {other[2] if one[0] == other[0] else last}"
 
 
 def winners(ds: xr.Dataset, case: V.Case) -> str:
@@ -122,11 +126,10 @@ def winners(ds: xr.Dataset, case: V.Case) -> str:
     ]
     rows += [[term(name), *(esc(W.shown(name, V.cell(v, name, d, t))) for t, d in best.items())] for name in WINNER_ROWS if name in ds]
     following = [
-        _run_of(v, run, [f"{glossary.label(r[1][0])} {W.number(r[1][2])}" if len(r := V.winners(v, t)) > 1 else "–" for t in run])
-        for run in runs
+        _ends([f"{glossary.label(r[1][0])} {W.number(r[1][2])}" if len(r := V.winners(v, t)) > 1 else "–" for t in run]) for run in runs
     ]
     rows.append(["Next family, its cost (USD/Mtoken)", *map(esc, following)])
-    rows.append(["Cheapest existing chip, its cost (USD/Mtoken)", *(esc(_run_of(v, run, [_existing(v, t) for t in run])) for run in runs)])
+    rows.append(["Cheapest existing chip, its cost (USD/Mtoken)", *(esc(_ends([_existing(v, t) for t in run])) for run in runs)])
     return table(head, rows, "winners", esc(f"The cheapest design at each promise: {V.case_name(ds, case)}"))
 
 
@@ -236,6 +239,8 @@ def variables(ds: xr.Dataset, case: V.Case) -> str:
     for name in dict.fromkeys(n for n in names if n in ds):
         values = [ds[name].values[d] for d in designs]
         shown = [_plain(name, x) for x in values]
+        if name == "memory_bandwidth_byte_per_s" and "memory_capacity_byte" in ds:
+            shown = ["" if ds["memory_capacity_byte"].values[d] == 0 else x for d, x in zip(designs, shown, strict=True)]
         if any(s not in ("", "–") for s in shown):
             stated = ds[name].attrs.get("units", "") if glossary.find(name) is None else ""
             rows.append([term(name) + (f" ({esc(stated)})" if stated not in ("", "1") else ""), *shown])

@@ -14,7 +14,7 @@ import xarray as xr
 from dse import glossary, units
 from dse.report import view as V
 
-LARGE = 1e6
+LARGE, GIGA = 1e6, 1e9
 DIGITS = 3
 DAY_S = 86400
 YEAR_S = 365 * DAY_S
@@ -71,10 +71,17 @@ def physical(value: float | None, unit: str) -> str:
 
     >>> physical(126144000.0, "s"), physical(2e-8, "USD/J"), physical(3.35e12, "byte/s"), physical(0.6, "1"), physical(3.17098e-9, "1/s")
     ('4 year', '0.072 USD/kWh', '3.35 TB/s', '0.6', '0.1 1/year')
+    >>> physical(1.05e9, "1/s"), physical(3.5e8, "USD"), physical(0.5, "W/mm2")
+    ('1.05 GHz', '350 million USD', '0.5 W/mm²')
     """
     if value is None or not math.isfinite(value):
         return "–"
-    if unit in PEOPLE and (unit != "s" or abs(value) >= DAY_S):
+    if unit == "1/s" and abs(value) >= LARGE:
+        return f"{number(value / GIGA)} GHz"
+    if unit == "USD" and abs(value) >= LARGE:
+        return f"{number(value / LARGE)} million USD"
+    slow = unit not in ("s", "1/s") or (unit == "s" and abs(value) >= DAY_S) or (unit == "1/s" and abs(value) * DAY_S <= 1)
+    if unit in PEOPLE and slow:
         factor, said = PEOPLE[unit]
         return f"{number(value * factor)} {said}"
     if unit.partition("/")[0] in ("byte", "FLOP", "s", "W", "J"):

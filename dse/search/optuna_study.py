@@ -114,15 +114,20 @@ def open_storage(where: str | Path) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(where)))
         return optuna.storages.get_storage(where)
     except Exception as error:
-        message = (
-            f"{where}: storage — cannot be opened ({type(error).__name__}: {error}); start again with --force, or name another --storage"
-        )
-        raise DseError(message) from error
+        raise _unreadable(where, error) from error
+
+
+def _unreadable(where: str | Path, error: Exception) -> DseError:
+    what = f"cannot be read ({type(error).__name__}: {error})"
+    return DseError(f"{where}: storage — {what}; start again with --force, or name another --storage")
 
 
 def open_ledger(storage: BaseStorage, name: str, space: Space, attributes: Mapping[str, Any]) -> Ledger:
     """The study of a shard, created or continued. A study made for something else (other ``attributes``) is refused."""
-    study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True)
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True)
+    except Exception as error:
+        raise _unreadable(name, error) from error
     for key, value in attributes.items():
         known = study.user_attrs.get(key)
         if known is None:

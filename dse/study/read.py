@@ -108,7 +108,7 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
         reader.problem("families", "no chip at all", "families to search, such as [families.hbm_gpu], or real_chips = [...]")
     parts: dict[str, Any] = {"limits": limits, "headline": headline, "families": families, "layouts": layouts, "search": search}
     parts["rows"] = rows
-    read = {key: () if value is None and key in _LISTS else value for key, value in top.items()}
+    read: dict[str, Any] = {key: () if value is None and key in _LISTS else value for key, value in top.items()}
     study = Study(**read, **parts, text=source, path=path, label=file)
     problems = reader.problems if catalog is None else [*reader.problems, *check_study(study, catalog)]
     if problems:

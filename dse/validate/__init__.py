@@ -6,6 +6,7 @@ the measured value or what derives from it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from dse.errors import InputError
 from dse.paths import data_dir
 from dse.units import to_si
 from dse.validate.operators import Job, predict_seconds
+from dse.validate.page import page
 from dse.validate.resolve import Chips
 from dse.validate.rows import Row, Rule, every_row, excluded_by, read_folder, read_rules
 from dse.validate.runs import narrow
 from dse.validate.shapes import Case, Unpredictable, case
+from dse.validate.special import verdicts
+from dse.validate.summary import not_the_models, order, reached
 from dse.validate.systems import predict_systems
 from dse.validate.table import Outcome, groups, skipped, write_rows
 
 __all__ = ["outcomes", "validate"]
 
+CROSS = "cross_validation.json"
 FORMAT_COLUMNS = ("precision_weights", "precision_kv", "precision_act", "precision")
 
 
@@ -88,6 +93,7 @@ def _outcome(file: str, row: Row, predicted: float | None, reason: str, chips: C
         chip_resolved_by=on.by if on else "",
         skipped_reason=reason,
         excluded_by=excluded_by(rules, file, row),
+        row=row,
     )
 
 
@@ -114,20 +120,8 @@ def outcomes(folder: Path | None = None, catalog: Catalog | None = None) -> list
     return [_outcome(file, row, predicted.get(i), reasons.get(i, ""), chips, rules) for i, (file, row) in enumerate(rows)]
 
 
-def validate(folder: Path | None = None, rows: Path | None = None, catalog: Catalog | None = None) -> dict[str, Any]:
-    """Errors of the model on a folder of measurements: ``groups`` with margins and ``skipped`` with reasons.
-
-    Args:
-        folder: CSV files in the form of ``hw_catalog/measurements``, which is the default.
-        rows: Where to write one CSV line for each input row.
-        catalog: The catalogue; the shipped one by default.
-
-    Raises:
-        InputError: the folder cannot be read.
-    """
-    done = outcomes(folder, catalog)
-    if rows is not None:
-        write_rows(done, rows)
+def answer_of(done: list[Outcome]) -> dict[str, Any]:
+    """``groups`` with margins, ``skipped`` with reasons and the exclusions of outcomes."""
     exclusions = [{"id": r.id, "reason": r.reason, "count": sum(o.excluded_by == r.id for o in done)} for r in read_rules()]
     return {
         "rows": len(done),
@@ -136,3 +130,30 @@ def validate(folder: Path | None = None, rows: Path | None = None, catalog: Cata
         "skipped": skipped(done),
         "exclusions": exclusions,
     }
+
+
+def validate(
+    folder: Path | None = None, rows: Path | None = None, catalog: Catalog | None = None, report: Path | None = None
+) -> dict[str, Any]:
+    """Errors of the model on a folder of measurements: ``groups`` with margins and ``skipped`` with reasons.
+
+    Args:
+        folder: CSV files in the form of ``hw_catalog/measurements``, which is the default.
+        rows: Where to write one CSV line for each input row.
+        catalog: The catalogue; the shipped one by default.
+        report: Where to write the page. A ``cross_validation.json`` beside it (``dse calibrate --cross``) is shown on it.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    catalog = catalog or load_catalog()
+    done = outcomes(folder, catalog)
+    if rows is not None:
+        write_rows(done, rows)
+    answer = answer_of(done)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        beside = report.parent / CROSS
+        fits = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+        report.write_text(page(done, answer, verdicts(done, catalog), fits), encoding="utf-8")
+    return answer | {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done)}

@@ -30,6 +30,7 @@ class Answer:
     mfu_prefill: float
     kv_byte: float
     room_byte: float  # of the fullest chip, for caches
+    bound: float  # index into ``dse.evaluate.TIME_PARTS``: the largest part of the step
 
     @staticmethod
     def of(m: Metrics, i: int) -> Answer:
@@ -38,6 +39,7 @@ class Answer:
         room = memory.capacity - memory.weights - memory.reserve - memory.activations
         values = (
             m.feasible, m.chips, m.ttft_s, m.tpot_s, m.time_s.prefill, m.output_token_per_s_per_chip, m.mfu, m.mfu_prefill, memory.kv, room,
+            m.bound,
         )  # fmt: skip
         first, *rest = (float(np.broadcast_to(v, (BLOCK,))[i]) for v in values)
         return Answer(bool(first), *rest)

@@ -84,7 +84,9 @@ def _frame(title: str, x: Axis, y: Axis) -> list[str]:
         parts.append(f'<path class="g" d="M{a:.1f} {TOP}V{HIGH - BOTTOM}"/><text x="{a:.1f}" y="{b + 12:.1f}" class="c">{plain(v)}</text>')
     for v in y.ticks():
         a, b = _point(x, y, x.low, v)
-        parts.append(f'<path class="g" d="M{LEFT} {b:.1f}H{WIDE - RIGHT}"/><text x="{a - 4:.1f}" y="{b + 3:.1f}" class="r">{plain(v)}</text>')
+        parts.append(
+            f'<path class="g" d="M{LEFT} {b:.1f}H{WIDE - RIGHT}"/><text x="{a - 4:.1f}" y="{b + 3:.1f}" class="r">{plain(v)}</text>'
+        )
     middle = (LEFT + WIDE - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HIGH - 6}" class="c">{html.escape(x.title)}</text>')
     height = (TOP + HIGH - BOTTOM) / 2

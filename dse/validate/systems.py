@@ -154,7 +154,7 @@ def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
     return table[name]
 
 
-def _unit(row: Row) -> float:
+def unit_of_row(row: Mapping[str, str]) -> float:
     text = row.get("unit", "").replace("tok/", "token/").replace("/chip", "").replace("fraction", "1")
     return to_si(1.0, text)
 
@@ -174,7 +174,7 @@ def predict_systems(rows: Sequence[tuple[str, Row]], chips: Chips, catalog: Cata
             if chips.find(row.get("chip", "")) is None:
                 raise Unpredictable("unknown chip")
             runs[i] = run_of(row, row.get("chip", ""), models)
-            _unit(row)
+            unit_of_row(row)
         except (Unpredictable, InputError) as problem:
             reasons[i] = str(problem)
     evaluator.settle(runs.values())
@@ -182,7 +182,7 @@ def predict_systems(rows: Sequence[tuple[str, Row]], chips: Chips, catalog: Cata
     for i, run in runs.items():
         row = rows[i][1]
         try:
-            predicted[i] = metric_of(row.get("metric", ""), run, evaluator) / _unit(row)
+            predicted[i] = metric_of(row.get("metric", ""), run, evaluator) / unit_of_row(row)
         except Unpredictable as problem:
             reasons[i] = str(problem)
     return predicted, reasons

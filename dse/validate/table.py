@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ class Outcome:
     chip_resolved_by: str = ""
     skipped_reason: str = ""
     excluded_by: str = ""
+    row: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)  # as it was read
+
+    @property
+    def error(self) -> float:
+        """Signed relative error of a compared row."""
+        assert self.predicted is not None and self.measured is not None
+        return self.predicted / self.measured - 1.0
 
     @property
     def compared(self) -> bool:
@@ -49,7 +56,7 @@ class Outcome:
 
 def errors(rows: Sequence[Outcome]) -> dict[str, Any]:
     """Error figures of rows; error = \\|predicted - measured\\| / measured, bias the median of the signed error."""
-    signed = np.array([r.predicted / r.measured - 1 for r in rows])  # type: ignore[operator]
+    signed = np.array([r.error for r in rows])
     if not len(signed):
         return {"n": 0, "median_abs_error": None, "p90_abs_error": None, "mean_abs_error": None, "bias": None, "kendall_tau": None}
     tau = kendalltau([r.predicted for r in rows], [r.measured for r in rows]).statistic if len(rows) > 1 else float("nan")

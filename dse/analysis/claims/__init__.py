@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dse.analysis import demand
 from dse.analysis.claims import block, essay, services, silicon
 from dse.analysis.claims.bench import CALIBRATED, IDEAL, Bench
 from dse.analysis.claims.families import Candidate, FamilyCosts, family_costs, owners_of
@@ -106,15 +107,25 @@ LONG_NAMES = {
     "why": "reason in one line, with figures",
     "mfu": "model FLOP utilisation of a decoding step",
     "cost": "least cost of a token",
+    "requests": "requests at the same time at which a token costs twice the least of its family",
     "designs": "designs that stand for a family",
 }
+
+
+def _needed(costs: FamilyCosts, family: str) -> float:
+    """Requests at the same time at which a family's token costs twice its least, without a limit on speed."""
+    import numpy as np
+
+    curve = np.minimum.accumulate(costs.curve(family))
+    met = np.isfinite(curve)
+    return demand.batch_within(np.array(costs.batches)[met], curve[met]) if met.any() else float("nan")
 
 
 def to_dataset(bench: Bench, settled: Sequence[Settled], attributes: Mapping[str, Any]) -> xr.Dataset:
     """The Dataset of a study of claims: dimension ``row``, and what its figures show.
 
     ``mfu(constants, load)``: utilisation of the essay's system by batch. ``cost(family, limit, batch)``: least cost of a token on the
-    family's best designs [USD per million output tokens], inf where nothing is feasible.
+    family's best designs [USD per million output tokens], inf where nothing is feasible; ``requests(family)``: demand for twice the floor.
     """
     import json
 
@@ -130,6 +141,7 @@ def to_dataset(bench: Bench, settled: Sequence[Settled], attributes: Mapping[str
         **_row_variables(settled),
         "mfu": (("constants", "load"), np.array(mfu)),
         "cost": (("family", "limit", "batch"), np.array(table)),
+        "requests": ("family", np.array([_needed(costs, f) for f in costs.families])),
         "designs": ("family", np.array([float(sum(c.family == f for c in costs.candidates)) for f in costs.families])),
     }
     coords = {
@@ -145,6 +157,7 @@ def to_dataset(bench: Bench, settled: Sequence[Settled], attributes: Mapping[str
     for name in ds.variables:
         ds[name].attrs = {"long_name": LONG_NAMES.get(str(name), str(name)), "units": units.get(str(name), "")}
     cases = {s.row.id: dict(s.finding.cases) for s in settled if s.finding.cases}
-    all_attributes = {**attributes, "kind": "claims", "cases": cases}
+    service = next((r.given for r in bench.study.rows if r.id == "users-144k"), {})
+    all_attributes = {**attributes, "kind": "claims", "cases": cases, "use_s_per_day": float(service.get("use_s_per_day", 0.0))}
     ds.attrs = {k: v if isinstance(v, (str, int, float)) else json.dumps(v, sort_keys=True) for k, v in all_attributes.items()}
     return ds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,15 +121,19 @@ def family_label(family: str) -> str:
 
 
 def numbers(table: Mapping[str, float]) -> str:
-    """Cases as words: ``a 1.2, b 3.4``."""
-    return ", ".join(f"{name} {short(value)}" for name, value in table.items())
+    """Cases as words: ``1.2 (a), 3.4 (b)``."""
+    return ", ".join(f"{short(value)} ({name})" for name, value in table.items())
 
 
 def short(value: float) -> str:
-    """A number for prose: three digits, thousands with commas, small and huge ones with an exponent."""
+    """A number for prose: three digits, thousands with commas, small and huge ones with an exponent.
+
+    >>> short(1234.5), short(0.0533), short(3.2e12), short(1.24e-5), short(0.0)
+    ('1,230', '0.0533', '3.2e12', '1.24e-5', '0')
+    """
     if value == 0 or value != value or value in (float("inf"), float("-inf")):
         return {0.0: "0", float("inf"): "none"}.get(value, "none")
     if 1e-3 <= abs(value) < 1e6:
         digits = f"{value:.3g}"
         return f"{float(digits):,.0f}" if abs(value) >= 1e3 else f"{float(digits):g}"
-    return f"{value:.3g}"
+    return re.sub(r"e([+-])0*(\d+)", lambda m: f"e{m[1].strip('+')}{m[2]}", f"{value:.3g}")

@@ -29,8 +29,9 @@ def _seconds(bench: Bench, chip: Chip, identity: str, constants: str, *cases: Ca
 
 def _block(g: Any) -> tuple[Case, ...]:
     """Two products that widen, the gate, one that narrows; queued behind one another as in an engine, no launch waits for the host."""
-    wide, narrow = (replace(plain_gemm(g["b"], *shape), variant="") for shape in ((g["f"], g["d"]), (g["d"], g["f"])))
-    gate = Case("elementwise", "elementwise", "bf16", {"moved_byte": BF16_BYTE * ACTIVATED * g["b"] * g["f"]})
+    b, d, f = (float(g[name]) for name in ("b", "d", "f"))
+    wide, narrow = (replace(plain_gemm(b, *shape), variant="") for shape in ((f, d), (d, f)))
+    gate = Case("elementwise", "elementwise", "bf16", {"moved_byte": BF16_BYTE * ACTIVATED * b * f})
     return wide, wide, gate, narrow
 
 

@@ -123,7 +123,7 @@ def comm_worse(bench: Bench, row: ClaimRow) -> Finding:
     hidden = bench.run(g["chip"], g["model"], IDEAL, tp=g["tp"], batch=g["batches"][-1])
     ideal_free = bench.run(no_link_time(bench.chip(g["chip"], IDEAL)), g["model"], tp=g["tp"], batch=g["batches"][-1])
     why = (
-        f"communication takes {numbers(shares)} % of the step, which it lengthens by a factor of {numbers(ratios)}; with overlap complete "
+        f"communication is {numbers(shares)} per cent of the step and lengthens it by factors of {numbers(ratios)}; with overlap complete "
         f"(ideal) by {short(float(hidden.tpot_s / ideal_free.tpot_s))}"
     )
     first = f"batch {g['batches'][0]}"
@@ -233,9 +233,9 @@ def ridge(bench: Bench, row: ClaimRow) -> Finding:
 def prefill_bound(bench: Bench, row: ClaimRow) -> Finding:
     g = row.given
     prefill, decode, both, flipped = 0, 0, dict.fromkeys(g["batches"], 0), []
-    cells = [(c, m, b) for c in g["chips"] for m in g["models"] for b in g["batches"]]
+    cells = [(c, m, b) for c in g["chips"] for m in g["tp"] for b in g["batches"]]
     for chip, model, batch in cells:
-        m = bench.run(chip, model, isl=g["isl"], osl=g["osl"], tp=g["tp"], batch=batch, serving="static")
+        m = bench.run(chip, model, isl=g["isl"], osl=g["osl"], tp=g["tp"][model], batch=batch, serving="static")
         first, second = BOUNDS[int(m.bound_prefill)] == "compute", bound(m) in MEMORY_BOUNDS
         prefill, decode = prefill + first, decode + second
         both[batch] += first and second

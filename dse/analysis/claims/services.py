@@ -140,9 +140,9 @@ def tree_search(bench: Bench, row: ClaimRow) -> Finding:
     gain = {label(f): bench.families.least(f, limit) / shared.least(f, limit) for f in (g["against"], g["family"])}
     alone = bench.families.alone(g["against"], limit) / shared.least(g["against"], limit)
     why = (
-        f"a sample of the search is {short(ours)} times cheaper on {label(g['family'])} than on the GPU ({short(plain)} without a "
-        "shared prefix, whose sharing saves a factor of "
-        f"{numbers(gain)}); on the GPU itself it is {short(alone)} times cheaper than a token served alone"
+        f"a sample of the search is {short(ours)} times cheaper on {label(g['family'])} than on the GPU ({short(plain)} times where "
+        f"every request brings a prompt of its own; sharing it saves factors of {numbers(gain)}); on the GPU itself it is "
+        f"{short(alone)} times cheaper than a token served alone"
     )
     return Finding(ours=ours, why=why)
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-#from dse.validate.silicon.tables import tables
-#from dse.validate.silicon.write import as_json, markdown, write
+from dse.validate.silicon.tables import tables
+from dse.validate.silicon.write import as_json, markdown, write
 
-#__all__ = ["as_json", "markdown", "tables", "write"]
+__all__ = ["as_json", "markdown", "tables", "write"]

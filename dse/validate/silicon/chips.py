@@ -12,7 +12,6 @@ from dse.equations import fabrication, power, silicon
 from dse.validate.silicon.floor import Constants, base_die, burned_die, gpu_die, spatial_die, values_of
 
 FAMILY = {"gpu": "hbm_gpu", "spatial": "sram", "burned_in": "burned_in"}
-WAFER_MM2 = 2000.0  # a "die" above this is a wafer
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,15 @@ def rebuild(record: Record, k: Constants) -> Rebuilt:
     base = base_die(record, k)["compute above, interfaces beside it"] if "base.dies" in v else 0.0
     found = Rebuilt(area, base, _peak(record), _sram(v), _sram_rate(v), _memory_rate(v), {}, {})
     power_w = {} if style == "burned_in" else _power(record, found, k)
-    cost = {} if found.die_mm2 > WAFER_MM2 else _cost(record, found, k)
+    cost = _cost(record, found, k) if _priced(record, found, k) else {}
     return Rebuilt(area, base, found.peak_flop_per_s, found.sram_byte, found.sram_byte_per_s, found.memory_byte_per_s, power_w, cost)
+
+
+def _priced(record: Record, found: Rebuilt, k: Constants) -> bool:
+    """Dies, not wafers (nothing is twice a reticle), and memory whose number of stacks is known."""
+    one = found.die_mm2 / record.values["dies"].value if record.meta["style"] == "burned_in" else found.die_mm2
+    known = "memory" not in record.meta or bool({"stacks", "sites"} & set(record.values))
+    return known and one < 2 * k.technology.packaging.reticle_mm2
 
 
 def _peak(record: Record) -> float | None:
@@ -129,8 +135,9 @@ def _cost(record: Record, found: Rebuilt, k: Constants) -> dict[str, float]:
         dies, placed, footprint = dies + below, v["base.dies"], v["base.dies"] * found.base_mm2
     site = k.technology.memories.get(str(record.meta.get("memory", "")))
     stacks = v.get("stacks", v.get("sites", 0.0)) * v["dies"] if site else 0.0
-    memory = stacks * v.get("stack_capacity", site.capacity_byte if site else 0.0) * (site.usd_per_byte if site else 0.0)
     on = site is not None and bool(site.interposer)
+    price = k.own["hbm_price"] if on else site.usd_per_byte if site else 0.0
+    memory = stacks * v.get("stack_capacity", site.capacity_byte if site else 0.0) * price
     if on and site is not None:
         package = fabrication.interposer_package_usd(
             footprint + stacks * site.package_mm2, pack.interposer_fixed_usd, pack.interposer_area_usd_per_mm2, pack.interposer_fill

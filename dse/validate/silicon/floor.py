@@ -133,7 +133,7 @@ def base_die(record: Record, k: Constants) -> dict[str, float]:
     )
     edge = _memory(record, v["base.sites"], k, density) + _links("nvlink3", v["base.link"], k, density)
     edge += v["base.die_link"] * t.link.die_area_mm2_s_per_byte
-    edge += float(silicon.phy_area_mm2(0.25, t.link.host_phy_mm2, t.link.host_controller_transistor, density))
+    edge += float(silicon.phy_area_mm2(1 / v["base.dies"], t.link.host_phy_mm2, t.link.host_controller_transistor, density))
     above = dies_above(record) * sum(gpu_die(record, k).values())
     return {"content": float(content) + edge, "compute above": above, "compute above, interfaces beside it": above + edge}
 

@@ -1,0 +1,195 @@
+"""Do the hypothetical chips of all six families obey what must hold for any chip: directions, limits, slopes, utilisations?
+
+Chips of a family are built in blocks of one shape, so that all families share the compiled model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dse
+from dse.chips import FAMILIES
+from dse.evaluate import as_floats, evaluate
+from dse.questions import shop_of
+from dse.search.designs import build_block, column
+from dse.search.layouts import Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.space import take
+from dse.types import Deployment, Layout, MemoryParts, Workload, named_format
+
+N = 32  # designs of a block
+FORMAT = {"burned_in": "int4"}  # of the weights; all others fp8
+EXACT = 1e-9
+few = settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
+families = pytest.mark.parametrize("family", list(FAMILIES))
+seeds = st.integers(0, 10**6)
+
+
+@pytest.fixture(scope="module")
+def cat():
+    return dse.load_catalog()
+
+
+@pytest.fixture(scope="module")
+def shops(cat):
+    return {family: shop_of(family, {}, cat) for family in FAMILIES}
+
+
+def designs(shop, seed, n=N):
+    """The default design, random designs and random corners of the design box."""
+    rng = np.random.default_rng(seed)
+    cube = rng.random((n, shop.space.dimension))
+    cube[n // 2 :] = rng.integers(0, 2, (n - n // 2, shop.space.dimension))
+    values = shop.space.decode(cube)
+    return {name: np.concatenate([[shop.space.defaults()[name]], v[1:]]) for name, v in values.items()}
+
+
+def flat(tree, n=N):
+    """Every leaf (n,)."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, float), (n,)), tree)
+
+
+def deployment(cat, family, chips, seed, prices="owner-2026", n=N):
+    """Chips in layouts of all sizes, one each; feasible or not."""
+    rng = np.random.default_rng([seed, 1])
+    layout = Layout(
+        tp=2.0 ** rng.integers(0, 6, n),
+        pp=2.0 ** rng.integers(0, 6, n),
+        batch=np.round(2.0 ** rng.uniform(0, 10, n)),
+        format=flat(named_format(FORMAT.get(family, "fp8")), n),
+        dp=None,
+        ep=None,
+    )
+    work = as_floats(Workload(input_tokens=1024, output_tokens=1024))
+    return Deployment(
+        chip=flat(chips, n), model=as_floats(cat.models["llama-3-8b"]), workload=work, layout=layout, prices=cat.prices[prices]
+    )
+
+
+# --- directions ------------------------------------------------------------------------------------------------------------
+
+
+@families
+@few
+@given(seed=seeds, factor=st.floats(1.01, 20.0))
+def test_more_defects_are_never_cheaper(cat, shops, family, seed, factor):
+    shop = shops[family]
+    values = designs(shop, seed)
+    process = take(shop.processes, values["node"])
+    costs = []
+    for scale in (1.0, factor):
+        dirty = replace(process, defects_per_mm2=process.defects_per_mm2 * scale)
+        built = FAMILIES[family].build(values, dirty, shop.technology, shop.constants)
+        m = evaluate(deployment(cat, family, built.chip, seed))
+        costs.append((np.broadcast_to(built.chip.unit_cost_usd, (N,)), np.asarray(m.usd_per_million_output_token)))
+    for before, after in zip(*costs, strict=True):
+        assert (after >= before * (1 - EXACT)).all()
+    single = values.get("integration", np.zeros(N)) == 0  # a wafer is used whole: its yield is a constant of its own
+    assert (costs[1][0] > costs[0][0])[single].all()
+
+
+@families
+@few
+@given(seed=seeds, factor=st.floats(1.01, 8.0))
+def test_more_bandwidth_is_never_slower(cat, shops, family, seed, factor):
+    d = deployment(cat, family, build_block(shops[family], designs(shops[family], seed)).chip, seed)
+    before = evaluate(d)
+    for names in (("memory",), ("sram",), ("scale_up", "scale_out"), ("memory", "sram", "weight_store", "scale_up", "scale_out")):
+        faster = {k: replace(getattr(d.chip, k), s_per_byte=getattr(d.chip, k).s_per_byte / factor) for k in names}
+        after = evaluate(replace(d, chip=replace(d.chip, **faster)))
+        assert (np.asarray(after.tpot_s) <= np.asarray(before.tpot_s) * (1 + EXACT)).all(), names
+        # in a closed loop, faster decoding brings the next prompt sooner, so that the first token alone may wait; a request never does
+        whole = [np.asarray(m.ttft_s + (d.workload.output_tokens - 1) * m.tpot_s) for m in (before, after)]
+        assert (whole[1] <= whole[0] * (1 + EXACT)).all(), names
+    assert (np.asarray(after.tpot_s) < np.asarray(before.tpot_s)).any()
+
+
+@families
+@few
+@given(seed=seeds)
+def test_chips_never_draw_more_than_their_thermal_design_power(cat, shops, family, seed):
+    d = deployment(cat, family, build_block(shops[family], designs(shops[family], seed)).chip, seed)
+    bare = replace(d.prices, pue_air=1.0, pue_liquid=1.0, conversion_air=0.0, conversion_liquid=0.0, host_w=0.0)
+    m = evaluate(replace(d, prices=bare))
+    mean_w = np.asarray(m.facility_power_w / m.chips)
+    assert (mean_w >= np.asarray(d.chip.static_w)).all()
+    assert (mean_w <= np.asarray(d.chip.tdp_w) * (1 + EXACT)).all()
+    joule = np.asarray(m.j_per_output_token * m.output_token_per_s_per_chip)
+    np.testing.assert_allclose(joule, mean_w, rtol=1e-9)
+
+
+# --- slopes ------------------------------------------------------------------------------------------------------------------
+
+
+@families
+def test_the_slope_of_cost_is_finite_over_the_whole_design_box(cat, shops, family):
+    """Chain rule by hand: the model's slope in every leaf of the chip (compiled once for all families), then the family's own."""
+    shop = shops[family]
+    values = designs(shop, 5)
+    process = take(shop.processes, values["node"])
+    real = {v.name: values[v.name] for v in shop.space.variables if v.kind == "real"}
+    fixed = {k: v for k, v in values.items() if k not in real}
+    chips, back = jax.vjp(lambda x: flat(FAMILIES[family].build({**fixed, **x}, process, shop.technology, shop.constants).chip), real)
+    cost, slope = COST_AND_SLOPE(chips, deployment(cat, family, chips, 5))
+    assert np.isfinite(cost)
+    bad = [jax.tree_util.keystr(p) for p, x in jax.tree_util.tree_leaves_with_path(slope) if not np.isfinite(x).all()]
+    assert not bad
+    (slopes,) = back(slope)
+    for name, slope_ in slopes.items():
+        assert np.isfinite(slope_).all(), name
+        assert np.shape(slope_) == (N,)
+    assert any(np.any(np.asarray(x) != 0) for x in slopes.values())
+
+
+def _log_cost(chips, d):
+    return jnp.sum(jnp.log(evaluate(replace(d, chip=chips)).usd_per_million_output_token))
+
+
+COST_AND_SLOPE = jax.jit(jax.value_and_grad(_log_cost))
+
+
+# --- best layouts ------------------------------------------------------------------------------------------------------------
+
+GRID = Grid(tp=(1, 4, 16, 64), pp=(1, 4, 16, 32), dp=(1, 8), batches=(1, 8, 64, 512), ep=("none", "full"), max_chips=1024)
+LIMITS = (0.1, 0.01)
+
+
+@families
+@pytest.mark.parametrize("model", ["llama-3-8b", "gpt-oss-120b"])
+def test_at_its_best_layout_a_chip_fits_and_uses_no_more_than_there_is(cat, shops, family, model):
+    shop = shops[family]
+    values = designs(shop, 11)
+    chips = build_block(shop, values).chip
+    case = Case(model, "", as_floats(cat.models[model]), as_floats(Workload(input_tokens=1024, output_tokens=1024)), 2.0,
+                (as_floats(cat.prices["owner-2026"]),))  # fmt: skip
+    grid = replace(GRID, formats=(FORMAT.get(family, "fp8"),))
+    table = layout_table(case.model, grid)
+    best, _ = screen(column(chips, N), case, grid, table, LIMITS)
+    limit, who = np.nonzero(best.layout[0] >= 0)
+    assert len(who) > 0
+    at = np.resize(np.arange(len(who)), 2 * N)  # one compiled shape
+    limit, who = limit[at], who[at]
+    rows = table[best.layout[0, limit, who]]
+    layout = replace(to_layout(rows, None, is_mixture(case.model)), format=flat(named_format(grid.formats[0]), 2 * N))
+    chip = jax.tree.map(lambda x: x[who], flat(chips))
+    m = evaluate(Deployment(chip=chip, model=case.model, workload=case.workload, layout=layout, prices=case.prices[0]))
+    assert np.asarray(m.feasible).all()
+    np.testing.assert_allclose(np.asarray(m.usd_per_million_output_token), best.cost[0, limit, who], rtol=1e-3)
+    assert (np.asarray(m.tpot_s) <= np.array(LIMITS)[limit]).all()
+    assert (np.asarray(m.ttft_s) <= case.ttft_limit_s).all()
+    for name in ("mfu", "mbu", "mfu_prefill"):
+        used = np.asarray(getattr(m, name))
+        assert (used >= 0).all(), name
+        assert used.max() <= 1 + EXACT, name
+    assert (np.asarray(m.mfu) > 0).all()
+    held = [np.asarray(getattr(m.memory_byte_per_chip, f.name)) for f in fields(MemoryParts) if f.name != "capacity"]
+    assert (sum(held) <= np.asarray(m.memory_byte_per_chip.capacity) * (1 + 1e-6)).all()
+    reticle = shop.technology.packaging.reticle_mm2
+    if family != "sram":  # a wafer is no die
+        assert (values["die_area_mm2"][who] <= reticle * (1 + 1e-6)).all()

@@ -1,0 +1,242 @@
+"""Are real chips rebuilt from what their makers published, within what was asked, and do the tables say where not?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dse.catalog import load_catalog
+from dse.chips import FAMILIES
+from dse.cli import main
+from dse.equations import fabrication, finance
+from dse.errors import InputError
+from dse.validate import silicon
+from dse.validate.silicon import chips, compare, floor, memory_arrays, money, trees
+from dse.validate.silicon.table import judged
+
+CATALOG = load_catalog()
+K = floor.constants(CATALOG)
+TABLES = {table.name: table for table in silicon.tables(CATALOG)}
+DESIGNS = {record.id: record for record in compare.designs(CATALOG)}
+
+
+def cell(table: str, **match: object) -> dict:
+    (row,) = [row for row in TABLES[table].rows if all(row.get(key) == value for key, value in match.items())]
+    return row
+
+
+@pytest.mark.parametrize("chip", ["nvidia-a100-80gb-sxm", "nvidia-h100-sxm", "nvidia-h200-sxm", "nvidia-b200-sxm"])
+def test_die_area_of_data_centre_gpus_within_8_percent(chip):
+    assert abs(cell("real_chips", chip=chip, quantity="die area")["error"]) <= 0.08
+
+
+@pytest.mark.parametrize("chip", ["groq-lpu-v1", "cerebras-wse-2", "cerebras-wse-3", "nvidia-l40s", "taalas-hc1", "hnlpu"])
+def test_die_area_of_the_rest_within_20_percent(chip):
+    assert abs(cell("real_chips", chip=chip, quantity="die area")["error"]) <= 0.20
+
+
+@pytest.mark.parametrize(("quantity", "allowed"), [("peak, 16 bit", 0.05), ("peak, 8 bit", 0.05), ("memory bandwidth", 0.05)])
+def test_peaks_and_bandwidths_within_5_percent(quantity, allowed):
+    rows = [row for row in TABLES["real_chips"].rows if row["quantity"] == quantity and row["error"] is not None]
+    assert len(rows) >= 2
+    assert all(abs(row["error"]) <= allowed for row in rows)
+
+
+def test_bandwidth_comes_from_a_pin_rate_with_a_source_of_its_own():
+    for record in DESIGNS.values():
+        rate = record.values.get("pin_rate")
+        if rate is not None:
+            chip = CATALOG.records["chips"][str(record.meta["chip"])] if "chip" in record.meta else None
+            assert rate.source not in ("derived", "assumption")
+            assert chip is None or rate.source != chip.values["memory_bandwidth"].source
+
+
+def test_what_falls_short_is_named_and_nothing_else():
+    out = {(row["chip"], row["quantity"]) for row in TABLES["real_chips"].rows if row.get("within") is False}
+    assert out == {
+        ("groq-lpu-v1", "SRAM bandwidth"),
+        ("groq-lpu-v1", "TDP"),
+        ("nvidia-h200-sxm", "TDP"),
+        ("amd-mi300x", "bill of materials"),
+        ("ibm-northpole", "die area"),
+        ("ibm-northpole", "SRAM"),
+        ("cerebras-wse-3", "SRAM"),
+    }
+
+
+def test_committed_multiply_add_is_that_of_the_fit():
+    dies = [(DESIGNS[name], CATALOG.records["chips"][str(DESIGNS[name].meta["chip"])].values["die_area"].value) for name in compare.FITTED]
+    assert compare.fitted_mac(dies, K) == pytest.approx(K.families["hbm_gpu"].mac_transistor, rel=0.02)
+
+
+def test_blocks_of_the_a100_photograph_within_20_percent():
+    assert all(row["within"] for row in TABLES["a100_blocks"].rows)
+    assert sum(row["predicted"] for row in TABLES["a100_blocks"].rows if row["block"] != "die") == pytest.approx(
+        cell("a100_blocks", block="die")["predicted"]
+    )
+
+
+@pytest.mark.parametrize("chip", ["nvidia-b200-sxm", "nvidia-gb200-nvl72", "amd-mi300x"])
+def test_owner_cost_at_sourced_prices_within_8_percent(chip):
+    row = cell("owner_cost", chip=chip, quantity="at the sourced price")
+    assert row["within"] and row["price_source"] != "solved for: no test"
+
+
+def test_hopper_is_shown_at_both_prices():
+    for chip in money.HOPPER:
+        sourced, implied = (cell("owner_cost", chip=chip, quantity=q) for q in ("at the sourced price", "at the implied price"))
+        assert sourced["error"] > 0.08 and abs(implied["error"]) < 1e-9
+        assert implied["price_usd"] < 0.8 * sourced["price_usd"]
+
+
+def test_all_in_power_within_6_percent():
+    asked = [row for row in TABLES["all_in_power"].rows if row["allowed"] is not None]
+    assert len(asked) == 5 and all(row["within"] for row in asked)
+
+
+def test_nre_of_hnlpu_lies_in_its_published_range():
+    made = cell("burned_in", chip="hnlpu", quantity="masks and the least base design, MUSD")["predicted"]
+    assert 59.46 <= made <= 123.5
+
+
+def test_a_million_dollars_is_a_set_at_28_nm_and_a_re_spin_after():
+    rows = {row["node"]: row for row in TABLES["masks"].rows}
+    assert [node for node, row in rows.items() if row["full set for about 1 MUSD"]] == ["28 nm"]
+    assert rows["n6"]["4 metal layers, MUSD"] < 1.0 < rows["n6"]["10 metal layers, MUSD"]
+
+
+def test_kv_of_llama_3_70b_wears_resistive_cells_out():
+    assert memory_arrays.kv_byte_per_token(CATALOG.models["llama-3-70b"]) == 2 * 80 * 8 * 128 * 2
+    row = cell("nvm_endurance", cell="nvm-rram", **{"token/s into 10 GB": 1000.0})
+    assert row["life, years"] == pytest.approx(0.97, abs=0.01) and row["verdict"] == "refused"
+    assert cell("nvm_endurance", cell="nvm-rram", holds="weights, replaced every day")["verdict"] == "lasts"
+
+
+@pytest.mark.parametrize("name", sorted(DESIGNS))
+def test_parts_sum_to_their_whole_and_none_is_negative(name):
+    made = chips.rebuild(DESIGNS[name], K)
+    assert made.die_mm2 == pytest.approx(sum(made.area_mm2.values()))
+    for parts in (made.area_mm2, made.power_w, made.cost_usd):
+        assert all(math.isfinite(part) and part >= 0 for part in parts.values())
+
+
+@pytest.mark.parametrize("field", ["cores", "mac16", "cache", "register", "sites", "link"])
+def test_more_of_anything_is_a_larger_gpu(field):
+    record = DESIGNS["design-h100"]
+    more = {**record.values, field: replace_value(record.values[field], 1.5)}
+    assert sum(floor.gpu_die(replace_values(record, more), K).values()) > sum(floor.gpu_die(record, K).values())
+
+
+def replace_value(quantity, factor):
+    from dataclasses import replace
+
+    return replace(quantity, value=quantity.value * factor)
+
+
+def replace_values(record, values):
+    from dataclasses import replace
+
+    return replace(record, values=values)
+
+
+def test_a_published_result_is_no_input():
+    """The prediction of a chip is unchanged when the published results of all chips are other numbers."""
+    from dataclasses import replace
+
+    doubled = {
+        name: replace(r, values={f: replace_value(q, 2.0) for f, q in r.values.items()}) for name, r in CATALOG.records["chips"].items()
+    }
+    other = type(CATALOG)({**CATALOG.records, "chips": doubled}, CATALOG.sources, CATALOG.files)
+    k = floor.constants(other)
+    for name, record in DESIGNS.items():
+        assert chips.rebuild(record, k) == chips.rebuild(record, K), name
+
+
+def test_a_figure_without_a_published_one_is_not_judged():
+    assert judged({"predicted": 1.0, "published": None}, 0.1)["within"] is None
+    assert judged({"predicted": 1.0, "published": 0.8}, 0.1)["within"] is False
+
+
+# --- properties of the economics --------------------------------------------------------------------------------------
+
+
+@given(area=st.floats(20, 858), defects=st.floats(1e-5, 5e-3), clustering=st.floats(0.5, 10), repair=st.floats(0, 0.99))
+def test_yield_lies_in_0_to_1(area, defects, clustering, repair):
+    killing = fabrication.critical_defects(area, defects, repair)
+    for good in (
+        fabrication.negative_binomial_yield(killing, clustering),
+        fabrication.poisson_yield(killing),
+        fabrication.murphy_yield(killing),
+    ):
+        assert 0 < float(good) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("node", ["n16", "n7", "n5", "n3"])
+@pytest.mark.parametrize("repairable", [0.0, 0.5, 0.75])
+def test_cost_of_function_has_one_minimum_in_die_area(node, repairable):
+    """Fixed interfaces favour large dies, defects and the wafer's edge small ones."""
+    process, pack = K.processes[node], K.technology.packaging
+    area = jnp.linspace(60.0, 858.0, 400)
+    good = fabrication.negative_binomial_yield(fabrication.critical_defects(area, process.defects_per_mm2, repairable), pack.clustering)
+    cost = fabrication.die_cost_usd(process.wafer_usd, fabrication.dies_per_wafer(area, pack.wafer_mm), good)
+    fixed_mm2, package_usd = 50.0, pack.substrate_usd + pack.substrate_die_usd
+    slope = np.sign(np.diff(np.asarray((cost + package_usd) / (area - fixed_mm2))))
+    assert np.count_nonzero(np.diff(slope)) <= 1 and slope[0] < 0
+
+
+def test_nre_share_falls_as_one_over_volume():
+    from dataclasses import replace
+
+    chip, prices = CATALOG.chips["nvidia-h100-sxm"], CATALOG.prices["owner-2026"]
+    chip = replace(chip, nre_usd=800e6, wafers=1 / 50)
+    shares = [float(finance.nre_per_chip(chip, replace(prices, volume_wafer=v), 1.0)) for v in (1e3, 2e3, 4e3)]
+    assert shares[0] / shares[1] == pytest.approx(2) and shares[1] / shares[2] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_family_constant_belongs_to_a_real_chip(name):
+    assert not set(CATALOG.records["families"][name].values) & set(CATALOG.records["chips"])
+
+
+def test_area_of_a_die_differentiates_in_the_constant_of_its_arithmetic():
+    record = DESIGNS["design-h100"]
+    family = K.families["hbm_gpu"]
+
+    def tensor(mac):
+        return record.values["cores"].value * record.values["mac16"].value * mac
+
+    assert float(jax.grad(tensor)(family.mac_transistor)) == pytest.approx(144 * 2048)
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def test_trees_bracket_their_value_and_name_sources():
+    found = trees.trees(CATALOG, "nvidia-h100-sxm")
+    assert set(found) == {"area", "power", "cost"}
+    for parts in found.values():
+        whole = parts.pop(trees.WHOLE)
+        assert sum(part.value for part in parts.values()) == pytest.approx(whole.value)
+        assert whole.down > 0 and whole.up > 0
+    assert any("families/hbm_gpu: mac" in label for _, label in found["area"]["tensor"].moved_by)
+    with pytest.raises(InputError, match="nvidia-h100-sxm"):
+        trees.trees(CATALOG, "nvidia-h100-sx")
+
+
+def test_one_command_writes_all_tables(tmp_path, capsys):
+    assert main(["validate", "--silicon", "--out", str(tmp_path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {t["name"] for t in answer["tables"]} == set(TABLES)
+    assert all(t["asked"] and t["reached"] and t["rows"] for t in answer["tables"])
+    with (tmp_path / "real_chips.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(TABLES["real_chips"].rows)
+    assert "**no**" in (tmp_path / "silicon.md").read_text(encoding="utf-8")
