@@ -127,7 +127,9 @@ def _widths(low: np.ndarray, high: np.ndarray, problem: Problem) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _gains(low: np.ndarray, high: np.ndarray, now: np.ndarray, rows: np.ndarray, formats: np.ndarray, bound: Bound, problem: Problem, top: float):
+def _gains(
+    low: np.ndarray, high: np.ndarray, now: np.ndarray, rows: np.ndarray, formats: np.ndarray, bound: Bound, problem: Problem, top: float
+):
     """What halving along each variable raises the bound by, per relative width: array (d,)."""
     widths, kinds = _widths(low, high, problem), _kinds(problem)
     gains = np.zeros(widths.shape[1])
@@ -256,7 +258,9 @@ def prove(
         best = _improve(best, problem, bound, *_candidates(problem, best, tree, divisible, roots, rng))
         divisible = divisible[tree.bound[divisible] < best.cost]
         if len(divisible):
-            tree = _halve(tree, divisible, roots, bound, problem, best.cost if np.isfinite(best.cost) else np.nanmax(values[np.isfinite(values)]), rng)
+            tree = _halve(
+                tree, divisible, roots, bound, problem, best.cost if np.isfinite(best.cost) else np.nanmax(values[np.isfinite(values)]), rng
+            )
     return Proof(best, lowest, len(tree.bound), spent, _written(tree, lowest), len(values), tuple(history))
 
 

@@ -23,7 +23,7 @@ class Constants:
     processes: dict[str, Process]
     technology: Technology
     families: Any
-    own: dict[str, float]  # hw_catalog/technology/rebuild.toml
+    own: dict[str, float]  # hw_catalog/rebuild/constants.toml
 
     def process(self, record: Record, node: str = "node") -> Process:
         """Process of a die; a foundry whose cells differ from the reference of that node scales it."""
@@ -38,7 +38,7 @@ class Constants:
 
 def constants(catalog: Catalog) -> Constants:
     """The constants of a catalogue."""
-    own = {name: q.value for name, q in catalog.records["technology"]["rebuild"].values.items()}
+    own = {name: q.value for name, q in catalog.records["rebuild"]["constants"].values.items()}
     return Constants(dict(catalog.processes), catalog.technology, catalog.families, own)
 
 

@@ -41,11 +41,11 @@ def design_of(catalog: Catalog, chip: str) -> Record | None:
 
 def _entries(catalog: Catalog, record: Record) -> Iterator[tuple[str, str]]:
     """Kind and id of the files that the rebuilding of this chip reads."""
-    yield from (("technology", name) for name in ("logic", "link", "packaging", "power", "rebuild"))
+    yield from (("technology", name) for name in ("logic", "link", "packaging", "power"))
     yield from (("memories", name) for name in ("sram", "rom", str(record.meta.get("memory", ""))) if name in catalog.records["memories"])
     yield from (("processes", str(record.meta[key])) for key in ("node", "base_node") if key in record.meta)
     yield "families", FAMILIES[str(record.meta["style"])]
-    yield "rebuild", record.id
+    yield from (("rebuild", name) for name in ("constants", record.id))
 
 
 def _moved(catalog: Catalog, kind: str, identity: str, name: str, value: float) -> Catalog:

@@ -1,0 +1,198 @@
+"""What is proved about a study's answer? Certificates of families: written, read, checked again, and put into attributes of a Dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dse.catalog import Catalog
+from dse.errors import InputError
+from dse.questions import grid_of, questions_of, shards_of, shop_of
+from dse.search.bounds import Problem
+from dse.search.certify import TIGHT, Incumbent, check, exact, prove
+from dse.search.finalists import FINE_REACH, FINE_STEP
+from dse.search.layouts import Grid
+from dse.study import Study, read_study
+
+COSTS_AGREE = 1e-9  # relative: the optimum evaluated again
+RELAXATIONS = (
+    "the chip of a box is bounded by one that is best in every field of the enclosure of the family's build",
+    "time per token and time to first token are means; the closed loop of serving is bounded by its least value over decoding times",
+    "weights of 4 bit or more; every batch that the refinement of winners can reach",
+)
+HARDWIRED = "hardwired layers: the larger of the operators' time and of the layers' fixed time"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The cheapest design of a family in one case under one limit, and the cost that none in the grid can go below [USD/Mtoken]."""
+
+    study: str
+    study_sha256: str
+    catalog_sha256: str
+    family: str
+    model: str
+    workload: str
+    scenario: str
+    tpot_limit_s: float
+    ttft_limit_s: float | None
+    optimum: float | None
+    bound: float
+    gap: float | None
+    boxes: int
+    seconds: float
+    grid: dict[str, Any]
+    variables: list[dict[str, Any]]
+    design: dict[str, Any] | None
+    layout: dict[str, Any] | None
+    relaxations: list[str]
+    history: list[list[float | None]]  # seconds, optimum, bound
+    roots: int
+    trees: str
+
+
+def refined(grid: Grid) -> Grid:
+    """The grid of the search with every batch that the refinement of its winners can reach."""
+    thin = grid.thinned()
+    steps = FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)
+    batches = sorted({max(round(b * s), 1) for b in thin.batches for s in steps.tolist()})
+    return replace(thin, batches=tuple(batches))
+
+
+def problem_of(study: Study, catalog: Catalog, family: str, limit_s: float) -> Problem:
+    """The headline case of a study for one family and one limit.
+
+    Raises:
+        InputError: the study has no such family.
+    """
+    shards = [s for s in shards_of(study, catalog) if s.family == family and not s.below_4_bit]
+    if not shards:
+        raise InputError(f"family — found '{family}', allowed {', '.join(study.families)}")
+    questions, shop = questions_of(study, catalog), shop_of(family, study.families[family], catalog)
+    grid = refined(grid_of(study, shards[0].formats))
+    return Problem(shop, questions.cases[questions.headline_case], questions.headline_scenario, limit_s, grid)
+
+
+def _incumbent(problem: Problem, design: Mapping[str, Any], layout: Mapping[str, Any]) -> Incumbent:
+    """A design written with names, in a layout, evaluated exactly."""
+    space = problem.shop.space
+    values = space.from_named(design)
+    point = np.array([values[name] for name in space.names])
+    row = np.array([float(layout[name]) for name in ("tp", "pp", "dp", "ep", "batch")])
+    form = tuple(problem.grid.formats).index(layout["format"])
+    cost = exact(problem, point[None], row[None], np.array([form]))
+    return Incumbent(float(cost[0]), point, row, form)
+
+
+def certify(
+    study: Study,
+    catalog: Catalog,
+    family: str,
+    limit_s: float | None = None,
+    seconds: float = 60.0,
+    incumbent: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+) -> Certificate:
+    """Branch and bound on the headline case of a study, for a time (compilation comes on top).
+
+    Args:
+        study, catalog: What is asked, with what. family: One of the study. limit_s: On the mean time per output token (None: the headline's).
+        seconds: To spend. incumbent: A design (by names) and its layout (tp, pp, dp, ep, batch, format), where one is known.
+
+    Raises:
+        InputError: unknown family. NotImplementedError: the bound is not argued for its constants.
+    """
+    problem = problem_of(study, catalog, family, study.headline.tpot if limit_s is None else limit_s)
+    proof = prove(problem, seconds, None if incumbent is None else _incumbent(problem, *incumbent))
+    best, head, grid = proof.optimum, study.headline, problem.grid
+    found = best.point is not None and best.row is not None
+    design = problem.shop.space.named(dict(zip(problem.shop.space.names, best.point, strict=True))) if best.point is not None else None
+    layout = None
+    if best.row is not None:
+        layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
+    hardwired = [HARDWIRED] if float(problem.shop.constants.layer_pipelined) > 0 else []
+    return Certificate(
+        study=study.name,
+        study_sha256=study.sha256,
+        catalog_sha256=catalog.sha256,
+        family=family,
+        model=head.model,
+        workload=head.workload,
+        scenario=head.scenario,
+        tpot_limit_s=problem.limit_s,
+        ttft_limit_s=_finite(problem.case.ttft_limit_s),
+        optimum=best.cost if found else None,
+        bound=proof.bound,
+        gap=proof.gap if found else None,
+        boxes=proof.boxes,
+        seconds=round(proof.seconds, 2),
+        grid=asdict(grid),
+        variables=[{"name": v.name, "kind": v.kind, "low": v.low, "high": v.high, "names": v.names} for v in problem.shop.space.variables],
+        design=design,
+        layout=layout,
+        relaxations=[*RELAXATIONS, *hardwired],
+        history=[[round(t, 2), _finite(u), _finite(b)] for t, u, b in proof.history],
+        roots=proof.roots,
+        trees=proof.trees,
+    )
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def write(certificate: Certificate, path: str | Path) -> Path:
+    """Write a certificate as JSON."""
+    Path(path).write_text(json.dumps(asdict(certificate), indent=1) + "\n")
+    return Path(path)
+
+
+def read(path: str | Path) -> Certificate:
+    """Read a certificate.
+
+    Raises:
+        InputError: not a certificate.
+    """
+    try:
+        return Certificate(**json.loads(Path(path).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: certificate — cannot be read ({error})") from error
+
+
+def verify(certificate: Certificate, study: Study, catalog: Catalog) -> list[str]:
+    """What is wrong with a certificate: the optimum is evaluated again, and the whole domain is bounded again along its trees."""
+    problems = []
+    for name, now in (("study_sha256", study.sha256), ("catalog_sha256", catalog.sha256)):
+        if getattr(certificate, name) != now:
+            problems.append(f"{name} — found {getattr(certificate, name)[:12]}, but it is {now[:12]} now")
+    if problems:
+        return problems
+    problem = problem_of(study, catalog, certificate.family, certificate.tpot_limit_s)
+    if json.loads(json.dumps(asdict(problem.grid))) != json.loads(json.dumps(certificate.grid)):
+        problems.append("grid — differs from that of the study")
+    if certificate.design is not None and certificate.layout is not None and certificate.optimum is not None:
+        again = _incumbent(problem, certificate.design, certificate.layout).cost
+        if not abs(again - certificate.optimum) <= COSTS_AGREE * certificate.optimum:
+            problems.append(f"optimum — found {certificate.optimum:.9g}, evaluated again {again:.9g} USD")
+    try:
+        least, leaves = check(problem, certificate.bound, certificate.trees)
+    except ValueError as error:
+        return [*problems, f"trees — {error}"]
+    if not least >= certificate.bound * (1 - TIGHT):
+        problems.append(f"bound — found {certificate.bound:.9g}, but a leaf of {leaves} allows {least:.9g} USD")
+    return problems
+
+
+def study_of(certificate: Certificate, catalog: Catalog) -> Study:
+    """The study that a certificate speaks of, by its name."""
+    return read_study(certificate.study, catalog)
+
+
+def to_attrs(certificates: Sequence[Certificate]) -> dict[str, str]:
+    """Attributes of a Dataset: everything but the trees, as JSON."""
+    short = [{k: v for k, v in asdict(c).items() if k not in ("trees", "history")} for c in certificates]
+    return {"certificates": json.dumps(short)}

@@ -1,0 +1,84 @@
+"""``dse certify``: how far can a family's cheapest chip be from the cheapest there is, and is a certificate true?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dse.cli.common import CatalogOption, JsonOption, open_catalog, print_json
+from dse.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this group."""
+    app.command("certify")(certify_command)
+
+
+def certify_command(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Path, or name of a shipped study.")] = None,
+    family: Annotated[str | None, typer.Option("--family", metavar="NAME", help="One family; all of the study by default.")] = None,
+    limit: Annotated[str | None, typer.Option("--limit", metavar="TIME", help="On time per output token; the headline's.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, help="For each family, compilation apart.")] = 60.0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the certificates there.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Verify a certificate instead.")] = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove how near a study's cheapest designs are to the optimum of the model."""
+    from dse import certificates
+    from dse.study import read_study
+    from dse.units import to_si
+
+    known = open_catalog(catalog)
+    if check is not None:
+        _check(check, known, as_json)
+        return
+    if study is None:
+        raise InputError("STUDY — found nothing, allowed a study, or --check FILE")
+    asked = read_study(study, known)
+    limit_s = None if limit is None else to_si(float(limit.split()[0]), limit.split()[1]) if " " in limit else _time(limit)
+    found = []
+    for name in [family] if family else list(asked.families):
+        c = certificates.certify(asked, known, name, limit_s, seconds)
+        found.append(c)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            certificates.write(c, out / f"{asked.name}-{name}-{1e3 * c.tpot_limit_s:g}ms.json")
+        if not as_json:
+            _line(c)
+    if as_json:
+        print_json({"certificates": [{k: v for k, v in asdict(c).items() if k != "trees"} for c in found]})
+
+
+def _time(text: str) -> float:
+    """A time like ``10ms`` in seconds."""
+    from dse.units import to_si
+
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzµ")
+    try:
+        return to_si(float(digits), text[len(digits) :] or "s")
+    except ValueError:
+        raise InputError(f"--limit — found {text!r}, allowed a time such as 10ms") from None
+
+
+def _line(c) -> None:
+    usd = "none found" if c.optimum is None else f"{c.optimum:.4f}"
+    gap = "-" if c.gap is None else f"{c.gap:.2%}"
+    print(f"{c.family:18s} optimum {usd}, bound {c.bound:.4f} USD/Mtoken, gap {gap}, {c.boxes:,} boxes, {c.seconds:.1f} s", flush=True)
+
+
+def _check(path: Path, catalog, as_json: bool) -> None:
+    from dse import certificates
+
+    c = certificates.read(path)
+    problems = certificates.verify(c, certificates.study_of(c, catalog), catalog)
+    if as_json:
+        print_json({"ok": not problems, "file": path, "problems": problems})
+    elif not problems:
+        _line(c)
+        print(f"{path}: true")
+    if problems:
+        raise InputError([f"{path}: {p}" for p in problems])
