@@ -42,7 +42,7 @@ class Certificate:
     tpot_limit_s: float
     ttft_limit_s: float | None
     optimum: float | None
-    bound: float
+    bound: float | None  # None: nothing in the grid meets the limits
     gap: float | None
     boxes: int
     seconds: float
@@ -100,7 +100,7 @@ def certify(
     """Branch and bound on the headline case of a study, for a time (compilation comes on top).
 
     Args:
-        study, catalog: What is asked, with what. family: One of the study. limit_s: On the mean time per output token (None: the headline's).
+        study, catalog: What is asked, with what. family: One of the study. limit_s: On the mean time per token (None: the headline's).
         seconds: To spend. incumbent: A design (by names) and its layout (tp, pp, dp, ep, batch, format), where one is known.
 
     Raises:
@@ -126,7 +126,7 @@ def certify(
         tpot_limit_s=problem.limit_s,
         ttft_limit_s=_finite(problem.case.ttft_limit_s),
         optimum=best.cost if found else None,
-        bound=proof.bound,
+        bound=_finite(proof.bound),
         gap=proof.gap if found else None,
         boxes=proof.boxes,
         seconds=round(proof.seconds, 2),
@@ -178,12 +178,13 @@ def verify(certificate: Certificate, study: Study, catalog: Catalog) -> list[str
         again = _incumbent(problem, certificate.design, certificate.layout).cost
         if not abs(again - certificate.optimum) <= COSTS_AGREE * certificate.optimum:
             problems.append(f"optimum — found {certificate.optimum:.9g}, evaluated again {again:.9g} USD")
+    claimed = np.inf if certificate.bound is None else certificate.bound
     try:
-        least, leaves = check(problem, certificate.bound, certificate.trees)
+        least, leaves = check(problem, claimed, certificate.trees)
     except ValueError as error:
         return [*problems, f"trees — {error}"]
-    if not least >= certificate.bound * (1 - TIGHT):
-        problems.append(f"bound — found {certificate.bound:.9g}, but a leaf of {leaves} allows {least:.9g} USD")
+    if not least >= claimed * (1 - TIGHT):
+        problems.append(f"bound — found {claimed:.9g}, but a leaf of {leaves} allows {least:.9g} USD")
     return problems
 
 

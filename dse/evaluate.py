@@ -124,11 +124,13 @@ def machine(chip: Chip, model: LLM, layout: Layout, kv_byte: Number) -> Machine:
 
     weights = cut.weight_byte(model, layout, fmt)
     own_layer = _depth(chip, model, layout) / layout.pp  # where layers have hardware of their own, each has its share of the chip
+    placement = cut.place(chip, weights, kv_byte)
     return Machine(
         chip=chip,
         fmt=fmt,
-        placement=cut.place(chip, weights, kv_byte),
+        placement=replace(placement, weight_s_per_byte=placement.weight_s_per_byte * own_layer),
         peak_flop_per_s=pick(fmt.compute, chip.peak_flop_per_s) / own_layer,
+        head_flop_per_s=pick(fmt.attention, chip.peak_flop_per_s) / own_layer,
         attention_flop_per_s=pick(fmt.attention, chip.peak_flop_per_s),
         flop_j=pick(fmt.compute, chip.flop_j),
         attention_flop_j=pick(fmt.attention, chip.flop_j),
@@ -177,7 +179,8 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     """One decoding step of all requests: every request gets one token."""
     s = mc.chip.kernels.system
     rank = cut.ranks(layout)
-    b, together = cut.microbatch(rank, _depth(mc.chip, model, layout)), cut.microbatch(rank, layout.pp)
+    depth = _depth(mc.chip, model, layout)
+    b, together = cut.microbatch(rank, depth), cut.microbatch(rank, layout.pp)
     p = Pass(gemm_tokens=b, sequences=together, query_tokens=1.0, context=context, head_tokens=b, causal=False, split_tokens=1.0)
     work = forward(mc, model, layout, p, workload)
     imbalance = cut.stage_imbalance(cut.layers(model), layout.pp)
@@ -185,7 +188,10 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     walked = overlapped(scale(s.factor * imbalance, work.time), s.overlap)
     time = replace(walked, total=walked.total + host, overhead=walked.overhead + host)
     passes, attention_passes = rank / b, rank / together
-    moved = passes * work.weight_byte * mc.placement.weight_s_per_byte + attention_passes * work.kv_byte * mc.placement.kv_s_per_byte
+    moved = (
+        passes * layout.pp / depth * work.weight_byte * mc.placement.weight_s_per_byte
+        + attention_passes * work.kv_byte * mc.placement.kv_s_per_byte
+    )
     energy = _energy(mc, layout, work, passes, attention_passes)
     time = scale(_throttle(mc, layout, energy, time.total), time)
     return Step(time=time, stage_s=time.total, energy_j=energy, moved_s=moved / layout.pp, work=work)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from dse.calibrate import check, fit_all, read_plan, samples_of
-from dse.calibrate.engine import Step, fit_floor, log_errors
+from dse.calibrate.cross import constants_by_kind, left_out
+from dse.calibrate.engine import Step, fit_stage, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
-from dse.calibrate.fit import Sample
+from dse.calibrate.fit import Fitted, Residual, Sample
 from dse.catalog import load_catalog
 from dse.catalog.kernels import build_kernels
 from dse.paths import data_dir
@@ -181,11 +182,57 @@ def test_units_and_keys_of_lines():
     assert key_of("gemm.bf16.a/b.floor_s") == 'gemm.bf16."a/b".floor_s'
 
 
-def test_the_share_of_kernel_floors_is_found_again(plan, catalog):
-    run = Run("nvidia-h100-sxm", "llama-3.1-8b", "aggregated", "bf16", 1024.0, 256.0, 8.0, Cut(), 1.0)
-    runs = [dataclasses.replace(run, batch=b) for b in (4.0, 8.0, 32.0)]
-    unit = [Step(r, 1.0, ("m", "e", "f")) for r in runs]
-    steps = [dataclasses.replace(s, seconds=float(t)) for s, t in zip(unit, np.exp(log_errors(unit, catalog, 0.8)), strict=True)]
-    found = fit_floor(steps, catalog, plan, (0.3, 3.0))
-    assert found.value == pytest.approx(0.8, abs=0.05)
-    assert found.median < 0.01 < found.median_before
+@pytest.fixture(scope="module")
+def known_steps(plan, catalog):
+    """Latencies that the model itself gives with known constants, of two chips and two engines."""
+    truth = {("kernel_floor", "nvidia-h100-sxm"): 1.3, ("kernel_floor", "nvidia-b200-sxm"): 0.7, ("moe_floor", "all"): 0.4}
+    truth |= {("interference", e): v for e, v in (("vllm", 1.1), ("trtllm", 0.8))} | {("host_s", e): 4e-4 for e in ("vllm", "trtllm")}
+    leaves = [leaf for leaf in plan.system if leaf.what == "tpot_s"]
+    steps = []
+    for chip in ("nvidia-h100-sxm", "nvidia-b200-sxm"):
+        for engine in ("vllm", "trtllm"):
+            for model, form in (("llama-3.1-8b", "bf16"), ("gpt-oss-120b", "mxfp4")):
+                for batch, osl in ((4.0, 256.0), (32.0, 128.0), (128.0, 512.0)):
+                    run = Run(chip, model, "aggregated", form, 1024.0, osl, batch, Cut(tp=2.0), 2.0, engine=engine)
+                    steps.append(Step(run, "tpot_s", 1.0, (chip, model, engine, form)))
+
+    def values(chip: str, engine: str) -> dict[str, float]:
+        owners = {"chip": chip, "engine": engine}
+        return {leaf.name: truth[leaf.name, owners.get(leaf.per, "all")] for leaf in leaves}
+
+    seconds = predicted(steps, catalog, Chips(catalog, {}), values)
+    return truth, leaves, [dataclasses.replace(s, seconds=float(t)) for s, t in zip(steps, seconds, strict=True)]
+
+
+def test_system_constants_are_found_again(plan, catalog, known_steps):
+    truth, leaves, steps = known_steps
+    loose = [dataclasses.replace(leaf, sd=10.0) for leaf in leaves]  # two dozen runs against the priors of a thousand
+    found = fit_stage(steps, loose, catalog, plan, cross=True)
+    assert np.max(np.abs(found.errors)) < 0.01
+    for slot in (("kernel_floor", "nvidia-h100-sxm"), ("interference", "vllm"), ("interference", "trtllm")):  # the rest trade off
+        assert found.values[slot].value == pytest.approx(truth[slot], rel=0.2), slot
+    assert found.values["kernel_floor", "nvidia-b200-sxm"].value < found.values["kernel_floor", "nvidia-h100-sxm"].value
+    assert set(found.left_out) == {"chip", "model", "engine"}
+    assert np.median(np.abs(found.left_out["chip"])) > np.median(np.abs(found.errors))
+
+
+def test_lines_of_system_constants_go_to_chips_engines_and_means(plan, catalog, known_steps):
+    _, leaves, steps = known_steps
+    fits = {"tpot_s": fit_stage(steps, leaves, catalog, plan)}
+    some = dataclasses.replace(plan, system=tuple(leaves))
+    made = system_lines(fits, some, catalog)
+    assert "system.kernel_floor" in made["nvidia-h100"] and "system.kernel_floor" not in made["nvidia-l40s"]
+    assert set(made["_engines"]) == {f"{e}.{leaf}" for e in ("vllm", "trtllm") for leaf in ("interference", "host_s")}
+    borrowed = made["nvidia-gb200"]["system.kernel_floor"]
+    assert "as nvidia-b200" in borrowed and "estimate" in borrowed
+    assert all("mean over the fitted engines" in made[f]["system.host_s"] for f in plan.engine_files)
+
+
+def test_a_shared_constant_counts_once(plan):
+    residual = Residual(50, 0.05, 0.1, 0.06, float("nan"))
+    fit = next(f for f in plan.fits if f.path == "gemm.fp8")
+    own = sum(leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
+    shared = sum(not leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
+    done = Fitted(fit, {}, dict.fromkeys(("nvidia-h100", "nvidia-b200"), residual))
+    assert constants_by_kind([done], plan) == {"GEMM, NVIDIA": 2 * own + shared}
+    assert left_out([done]) == {"GEMM, NVIDIA": {"shape": pytest.approx(0.06)}}

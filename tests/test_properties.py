@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dse
@@ -26,7 +26,7 @@ from dse.types import Deployment, Layout, MemoryParts, Workload, named_format
 N = 32  # designs of a block
 FORMAT = {"burned_in": "int4"}  # of the weights; all others fp8
 EXACT = 1e-9
-few = settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=2)
 families = pytest.mark.parametrize("family", list(FAMILIES))
 seeds = st.integers(0, 10**6)
 

@@ -25,6 +25,7 @@ KINDS = {  # part of the constants -> kind of the validation
 GEMM_AMD = "GEMM, MI355X"
 APART = ("nvidia-l40s",)
 FEW = (0, 3, 8, 20)  # rows of a new chip
+ENOUGH = 2 * max(FEW)  # rows of a chip below which an error on the unseen says little
 SYSTEM_KINDS = {"tpot_s": "TPOT, aggregated", "ttft_s": "TTFT, aggregated"}
 
 
@@ -54,7 +55,7 @@ def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
     for r in results:
         for chip, residual in r.residuals.items():
             kind = kind_of(r.fit.part, chip)
-            if kind and chip not in APART:
+            if kind and chip not in APART and residual.n >= ENOUGH:
                 for name, value in (("shape", residual.by_shape), ("chip", residual.unseen_chip)):
                     if not np.isnan(value):
                         cells[kind][name].append(value)
@@ -68,7 +69,7 @@ def few_rows(fit: Fit, samples: Sequence[Sample], plan: Plan) -> dict[str, list[
     found: dict[str, list[tuple[int, float]]] = {}
     for chip, group in zip(chips, groups, strict=True):
         mine = np.flatnonzero([s.chip == chip for s in samples])
-        if groups.count(group) < 2 or len(mine) < 2 * max(FEW):
+        if groups.count(group) < 2 or len(mine) < ENOUGH:
             continue
         by_time = mine[np.argsort([samples[int(i)].seconds for i in mine], kind="stable")]
         found[chip] = []

@@ -30,7 +30,6 @@ def certify_command(
     """Prove how near a study's cheapest designs are to the optimum of the model."""
     from dse import certificates
     from dse.study import read_study
-    from dse.units import to_si
 
     known = open_catalog(catalog)
     if check is not None:
@@ -39,7 +38,7 @@ def certify_command(
     if study is None:
         raise InputError("STUDY — found nothing, allowed a study, or --check FILE")
     asked = read_study(study, known)
-    limit_s = None if limit is None else to_si(float(limit.split()[0]), limit.split()[1]) if " " in limit else _time(limit)
+    limit_s = None if limit is None else _time(limit)
     found = []
     for name in [family] if family else list(asked.families):
         c = certificates.certify(asked, known, name, limit_s, seconds)
@@ -57,9 +56,9 @@ def _time(text: str) -> float:
     """A time like ``10ms`` in seconds."""
     from dse.units import to_si
 
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzµ")
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzµ ")
     try:
-        return to_si(float(digits), text[len(digits) :] or "s")
+        return to_si(float(digits), text[len(digits) :].strip() or "s")
     except ValueError:
         raise InputError(f"--limit — found {text!r}, allowed a time such as 10ms") from None
 
@@ -67,7 +66,8 @@ def _time(text: str) -> float:
 def _line(c) -> None:
     usd = "none found" if c.optimum is None else f"{c.optimum:.4f}"
     gap = "-" if c.gap is None else f"{c.gap:.2%}"
-    print(f"{c.family:18s} optimum {usd}, bound {c.bound:.4f} USD/Mtoken, gap {gap}, {c.boxes:,} boxes, {c.seconds:.1f} s", flush=True)
+    bound = "none" if c.bound is None else f"{c.bound:.4f}"
+    print(f"{c.family:18s} optimum {usd}, bound {bound} USD/Mtoken, gap {gap}, {c.boxes:,} boxes, {c.seconds:.1f} s", flush=True)
 
 
 def _check(path: Path, catalog, as_json: bool) -> None:

@@ -36,6 +36,7 @@ class Machine:
     fmt: Format
     placement: Placement
     peak_flop_per_s: Number
+    head_flop_per_s: Number  # for output head and router, in the wider format
     attention_flop_per_s: Number
     flop_j: Number
     attention_flop_j: Number
@@ -195,7 +196,7 @@ def _experts(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass
     f, d, stage = group.ffn, model.d_model, stage_chips(layout)
     if f.experts is None:
         return []
-    router = _projection(mc, p.gemm_tokens / p.split_tokens, f.experts, d, mc.head, mc.fmt.activation_byte, mc.attention_flop_per_s)
+    router = _projection(mc, p.gemm_tokens / p.split_tokens, f.experts, d, mc.head, mc.fmt.activation_byte, mc.head_flop_per_s)
     ep = one(layout.ep)
     time = roofline.experts_ffn(
         tokens, d, f.expert_width * ep / stage, f.matrices, f.experts, f.experts_per_token, ep, workload.uneven_routing,
@@ -275,7 +276,7 @@ def forward(mc: Machine, model: LLM, layout: Layout, p: Pass, workload: Workload
 
     References: dse-operator-fit, pope2022
     """
-    head = _projection(mc, p.head_tokens, model.vocab / layout.tp, model.d_model, mc.head, mc.fmt.head_byte, mc.attention_flop_per_s)
+    head = _projection(mc, p.head_tokens, model.vocab / layout.tp, model.d_model, mc.head, mc.fmt.head_byte, mc.head_flop_per_s)
     work = _repeat(jnp.clip(model.head_params, 0.0, 1.0), head)
     for group in model.groups:
         present_mixer = jnp.clip(group.attention.out_rows, 0.0, 1.0)

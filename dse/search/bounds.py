@@ -1,13 +1,14 @@
 """What can no chip of a box beat? A lower bound on cost for boxes of design variables, each in one layout and format.
 
-The family's own ``build`` is enclosed by intervals. From the enclosure the chip is taken that is best in every field at once; ``performance``
-gets no slower and no hungrier when one field worsens, so what it says of that chip bounds every chip of the box. Only the closed loop of
-serving is not monotone in the decoding time; its minimum over that time is taken in closed form.
+The family's own ``build`` is enclosed by intervals. From the enclosure the chip is taken that is best in every field at once: a step gets
+no faster and no more frugal when a field worsens, so what ``performance`` says of that chip bounds every chip of the box. Only the closed
+loop of serving is not monotone in the decoding time; its minimum over that time is taken in closed form.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,10 +32,11 @@ CHUNK = 8192  # boxes in one call: one compiled shape
 
 # Which way functions of the families go, in the domain of the design variables; their formulas repeat arguments.
 WHOLE = (
-    (fabrication, {"dies_per_wafer": ((-1,),)}),  # down to where a die is a sixth of the wafer wide
+    (fabrication, {"dies_per_wafer": ((-1,),)}),  # up to dies of half a square around the wafer: 45,000 mm2 of 300 mm
     (power, {"slack": ((-1, +1),), "speed_at": ((+1,),)}),  # of a value that is not negative; of an exponent of at least 1
     (silicon, {"beachfront_m": ((+1, +1),)}),
 )
+FLOOR_PLAN = {"floor_plan": ((+1, +1), (+1, -1), (+1, +1))}  # by die area and edge blocks: die, what is left, overhead; in every family
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _stacked(items: Sequence[Any]) -> Any:
 def chip_of(problem: Problem, low: Number, high: Number) -> Chip:
     """Enclosure of the chips of boxes ``(n, d)``: a ``Chip`` whose leaves are intervals; choices are points."""
     shop = problem.shop
-    columns = {}
+    columns: dict[str, Any] = {}
     for i, variable in enumerate(shop.space.variables):
         a, b = low[:, i], high[:, i]
         columns[variable.name] = a if variable.kind == "choice" else Interval(a, b)
@@ -166,7 +168,7 @@ def chip_of(problem: Problem, low: Number, high: Number) -> Chip:
     process = jax.tree.map(lambda x: x[node], _stacked(shop.processes))
     family = FAMILIES[shop.family]
     with contextlib.ExitStack() as stack:
-        for module, directions in WHOLE:
+        for module, directions in (*WHOLE, (sys.modules[family.build.__module__], FLOOR_PLAN)):
             stack.enter_context(kept_whole(module, directions))
         return enclose(lambda v, p: family.build(v, p, shop.technology, shop.constants).chip, columns, process)
 
@@ -179,7 +181,10 @@ def bounder(problem: Problem) -> Callable[[np.ndarray, np.ndarray, np.ndarray, n
     Raises:
         NotImplementedError: constants for which the bound is not argued.
     """
-    system = problem.shop.constants.kernels.system
+    kernels = problem.shop.constants.kernels
+    if kernels is None:
+        raise NotImplementedError(f"{problem.shop.family}: no kernel constants")
+    system = kernels.system
     if not float(system.interference) > 0.0 or not 0.0 <= float(system.overlap) <= 1.0:
         raise NotImplementedError(f"{problem.shop.family}: no bound for these constants of serving")
     hot = _stacked([as_floats(named_format(f)) for f in problem.grid.formats])

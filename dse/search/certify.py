@@ -1,8 +1,8 @@
 """How far can the cheapest chip found be from the cheapest there is? Branch and bound over boxes of design variables, at any time.
 
-A root is one choice of every named variable with one layout and one format of the grid; it is halved along its variables, the lowest bounds
-first. Halves meet at fixed points, so that the tree of a root, written as a string, tells which boxes cover it: a certificate can be checked
-by bounding those boxes again.
+A root is one choice of every named variable with one layout and one format of the grid; it is halved along its variables, the lowest
+bounds first. Halves meet at fixed points, so that the tree of a root, written as a string, tells which boxes cover it: a certificate can
+be checked by bounding those boxes again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import base64
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
+import jax
 import numpy as np
 
 from dse.evaluate import evaluate
@@ -21,11 +22,13 @@ from dse.search.bounds import Problem, bounder
 from dse.search.designs import build_block
 from dse.search.layouts import is_mixture, layout_table, to_layout
 from dse.space import Variable
-from dse.types import Deployment
+from dse.types import Deployment, named_format
 
 ROUND = 16384  # boxes halved in a round
 SAMPLE = 128  # boxes of a round in which every variable is tried, to learn which one to halve
 TRIES = 4096  # points tried in a round for a better design
+EXACT = 64  # designs evaluated exactly in a round
+SCALES = np.array([0.003, 0.02, 0.1])  # steps around the incumbent, in the unit cube
 TIGHT = 1e-12  # relative: what a bound may differ when it is computed again
 Bound = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -144,17 +147,11 @@ def _gains(
 
 def exact(problem: Problem, points: np.ndarray, rows: np.ndarray, formats: np.ndarray) -> np.ndarray:
     """Cost of designs in layouts by the model itself, infinite where a limit is broken: arrays (n,)."""
-    import jax
-
-    from dse.types import named_format
-
     shop, case = problem.shop, problem.case
     chip = build_block(shop, {name: points[:, i] for i, name in enumerate(shop.space.names)}).chip
     hot = jax.tree.map(lambda *xs: np.array(xs, float)[formats], *[named_format(f) for f in problem.grid.formats])
     layout = to_layout(rows, None, is_mixture(case.model))
     prices = case.prices[problem.scenario]
-    from dataclasses import replace
-
     m = evaluate(Deployment(chip=chip, model=case.model, workload=case.workload, layout=replace(layout, format=hot), prices=prices))
     met = np.asarray(m.feasible) & (np.asarray(m.tpot_s) <= problem.limit_s) & (np.asarray(m.ttft_s) <= case.ttft_limit_s)
     return np.where(met, np.asarray(m.usd_per_million_output_token), np.inf)
@@ -173,10 +170,6 @@ def _improve(best: Incumbent, problem: Problem, bound: Bound, points: np.ndarray
     if costs[i] >= best.cost:
         return best
     return Incumbent(float(costs[i]), points[padded[i]], rows[padded[i]], int(formats[padded[i]]))
-
-
-EXACT = 64  # designs evaluated exactly in a round
-SCALES = np.array([0.003, 0.02, 0.1])  # steps around the incumbent, in the unit cube
 
 
 def _candidates(problem: Problem, best: Incumbent, tree: Tree, chosen: np.ndarray, roots: Roots, rng: np.random.Generator):
@@ -241,8 +234,10 @@ def prove(
     exact(problem, *(np.repeat(x[:1], EXACT, axis=0) for x in (roots.low, roots.rows, roots.formats)))
     begin = time.monotonic()
     values = bound(roots.low, roots.high, roots.rows, roots.formats)
-    none = np.full(len(values), -1)
-    tree = Tree(roots.low, roots.high, np.arange(len(values)), values, none, none.copy())
+    ceiling = float(np.max(values[np.isfinite(values)], initial=0.0))  # of gains, while no design is known
+    kept = np.flatnonzero(np.isfinite(values))  # the others hold nothing feasible
+    none = np.full(len(kept), -1)
+    tree = Tree(roots.low[kept], roots.high[kept], kept, values[kept], none, none.copy())
     best, history = start or Incumbent(), []
     while True:
         open_ = np.flatnonzero((tree.cut < 0) & (tree.bound < best.cost))
@@ -258,10 +253,11 @@ def prove(
         best = _improve(best, problem, bound, *_candidates(problem, best, tree, divisible, roots, rng))
         divisible = divisible[tree.bound[divisible] < best.cost]
         if len(divisible):
-            tree = _halve(
-                tree, divisible, roots, bound, problem, best.cost if np.isfinite(best.cost) else np.nanmax(values[np.isfinite(values)]), rng
-            )
-    return Proof(best, lowest, len(tree.bound), spent, _written(tree, lowest), len(values), tuple(history))
+            top = best.cost if np.isfinite(best.cost) else ceiling
+            tree = _halve(tree, divisible, roots, bound, problem, top, rng)
+    return Proof(
+        best, lowest, len(values) - len(kept) + len(tree.bound), spent, _written(tree, lowest, len(kept)), len(values), tuple(history)
+    )
 
 
 # --- the cover of the domain ------------------------------------------------------------------------------------------------
@@ -284,9 +280,10 @@ def _text(tree: Tree, node: int, claimed: float) -> str:
     return "".join(out)
 
 
-def _written(tree: Tree, claimed: float) -> str:
-    roots = np.flatnonzero((tree.cut[: len(tree.bound)] >= 0) & (np.arange(len(tree.bound)) == tree.root) & (tree.bound < claimed))
-    lines = "\n".join(f"{r} {_text(tree, int(r), claimed)}" for r in roots)
+def _written(tree: Tree, claimed: float, count: int) -> str:
+    """Trees of those of the first ``count`` boxes, the roots, whose own bound is below the claim."""
+    cut = np.flatnonzero((tree.cut[:count] >= 0) & (tree.bound[:count] < claimed))
+    lines = "\n".join(f"{tree.root[node]} {_text(tree, int(node), claimed)}" for node in cut)
     return base64.b64encode(zlib.compress(lines.encode(), 9)).decode()
 
 
@@ -313,7 +310,6 @@ def check(problem: Problem, claimed: float, trees: str) -> tuple[float, int]:
         ValueError: the trees do not cover their roots.
     """
     bound, roots = bounder(problem), roots_of(problem)
-    text: Mapping[int, str] = {}
     lines = zlib.decompress(base64.b64decode(trees)).decode().splitlines()
     text = {int(line.split()[0]): line.split()[1] for line in lines}
     values = bound(roots.low, roots.high, roots.rows, roots.formats)

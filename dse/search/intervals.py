@@ -36,6 +36,12 @@ class Interval(NamedTuple):
         return self.low is self.high
 
 
+class Product(Interval):
+    """A product that remembers its factors, so that ``x y - x`` can be taken as ``x (y - 1)``."""
+
+    factors: tuple[Interval, ...] = ()
+
+
 def point(x: Any) -> Interval:
     """A number as an interval."""
     return Interval(x, x)
@@ -68,6 +74,19 @@ def _add(x: Interval, y: Interval) -> Interval:
 
 def _negative(x: Interval) -> Interval:
     return Interval(-x.high, -x.low)
+
+
+def _multiply(x: Interval, y: Interval) -> Product:
+    product = Product(*_corners(jnp.multiply, x, y))
+    product.factors = (x, y)
+    return product
+
+
+def _subtract(x: Interval, y: Interval) -> Interval:
+    for this, other in (x.factors, x.factors[::-1]) if isinstance(x, Product) else ():
+        if this is y:
+            return _corners(jnp.multiply, y, _add(other, point(np.float64(-1.0))))
+    return _add(x, _negative(y))
 
 
 def _divide(x: Interval, y: Interval) -> Interval:
@@ -155,8 +174,22 @@ def _apply(equation: Any, inputs: list[Interval]) -> list[Interval]:
     if name in SAME:
         return [inputs[0]]
     if all(x.is_point for x in inputs):
-        return [point(_exactly(name, params, [x.low for x in inputs]))]
+        return [point(_known(name, params, [x.low for x in inputs]))]
+    if name == "mul" and any(_is_one(x) for x in inputs):
+        return [inputs[1] if _is_one(inputs[0]) else inputs[0]]
     return [_enclosed(name, equation, inputs)]
+
+
+def _known(name: str, params: dict[str, Any], xs: list[Any]) -> Any:
+    """An operation on numbers, done at once where they are constants, so that factors of one are recognised."""
+    if any(isinstance(x, jax.core.Tracer) for x in xs):
+        return _exactly(name, params, xs)
+    with jax.ensure_compile_time_eval():
+        return _exactly(name, params, xs)
+
+
+def _is_one(x: Interval) -> bool:
+    return x.is_point and not isinstance(x.low, jax.core.Tracer) and np.ndim(x.low) == 0 and float(x.low) == 1.0
 
 
 def _exactly(name: str, params: dict[str, Any], xs: list[Any]) -> Any:
@@ -179,13 +212,13 @@ def _exactly(name: str, params: dict[str, Any], xs: list[Any]) -> Any:
 
 
 def _enclosed(name: str, equation: Any, xs: list[Interval]) -> Interval:
-    repeated = len(equation.invars) == 2 and equation.invars[0] is equation.invars[1]
+    repeated = len(xs) == 2 and xs[0] is xs[1]  # one and the same quantity
     if name in ("add", "add_any"):
         return _add(*xs)
     if name == "sub":
-        return point(0.0 * xs[0].low) if repeated else _add(xs[0], _negative(xs[1]))
+        return point(np.float64(0.0)) if repeated else _subtract(*xs)
     if name == "mul":
-        return _whole_power(xs[0], 2) if repeated else _corners(jnp.multiply, *xs)
+        return _whole_power(xs[0], 2) if repeated else _multiply(*xs)
     if name == "div":
         return _divide(*xs)
     if name == "neg":

@@ -163,7 +163,7 @@ def order_table(done: Sequence[Outcome]) -> str:
     rows = []
     for r in S.order(done):
         met = " ✓" if r["tau"] >= r["asked"] - 0.0005 else ""
-        rows.append([esc(r["order"]), f"{r['n']} {r['of']}", f"{r['tau']:.3f}", f"{r['asked']:.2f}{met}"])
+        rows.append([esc(r["order"]), f"{r['n']} {r['of']}", "–" if math.isnan(r["tau"]) else f"{r['tau']:.3f}", f"{r['asked']:.2f}{met}"])
     return table(("order of", "over", "Kendall tau", "asked"), rows)
 
 
@@ -184,7 +184,9 @@ def worst_table(done: Sequence[Outcome]) -> str:
         shape = [f"{k} {o.row[k]}" for k in ("m", "n", "k", "batch", "context_len", "seq_q", "tokens", "n_chips", "tp", "ep", "isl", "osl")
                  if o.row.get(k)]  # fmt: skip
         load = o.row.get("batch_or_concurrency", "")
-        where = ", ".join([*shape, *([f"load {load}"] if load else []), *([o.row["software"]] if o.row.get("software") else [])])
+        where = ", ".join(
+            [*shape, *([f"load {load}"] if load else []), *([o.row["software"].split(" (")[0]] if o.row.get("software") else [])]
+        )
         name = f"{o.op} {o.model}".strip()
         rows.append([esc(o.id), esc(o.chip), esc(name), esc(o.format), esc(where), _short(o.measured), _short(o.predicted), esc(o.unit)])
     return table(("row", "chip", "what", "format", "how", "measured", "predicted", "unit"), rows)

@@ -11,7 +11,8 @@ from dse.validate.silicon.table import Table
 
 INTRO = (
     "# Silicon and money against published figures",
-    "Written by `dse validate --silicon`. Design variables and constants of vendors: `hw_catalog/rebuild`; published results: `hw_catalog/chips`; constants: "
+    "Written by `dse validate --silicon`. Design variables and constants of vendors: `hw_catalog/rebuild`; published results: "
+    "`hw_catalog/chips`; constants: "
     "`hw_catalog/technology`, `processes`, `memories`, `families`. No constant belongs to one chip. "
     "`error` is predicted over published less 1; `within` compares it with what was asked.",
 )

@@ -1,0 +1,117 @@
+"""Bounds of the search: no design is cheaper than the bound of a box that holds it, boxes cover the domain, certificates are checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dse import certificates
+from dse.catalog import load_catalog
+from dse.errors import InputError
+from dse.search.bounds import Problem, bounder
+from dse.search.certify import _kinds, _leaves, check, exact, halves, prove, roots_of
+from dse.search.layouts import layout_table
+from dse.study import read_study
+
+STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
+FAMILIES = ("hbm_gpu", "transformer_asic", "sram", "compute_in_memory", "burned_in", "stacked_dram")
+PAIRS, CHUNK = 20_000, 8192
+
+
+def _problem(family: str) -> Problem:
+    catalog = load_catalog()
+    return certificates.problem_of(read_study(STUDY, catalog), catalog, family, LIMIT_S)
+
+
+def _small(problem: Problem) -> Problem:
+    """Two layouts, one node, one format: few roots, the same compiled bound."""
+    grid = replace(problem.grid, tp=(1, 2), pp=(1,), batches=(64,))
+    space = problem.shop.space
+    fixed = {v.name: replace(v, allowed=v.names[:1]) for v in space.variables if v.kind == "choice"}
+    variables = tuple(fixed.get(v.name, v) for v in space.variables)
+    return replace(problem, grid=grid, shop=replace(problem.shop, space=replace(space, variables=variables)))
+
+
+def _violations(problem: Problem, pairs: int) -> tuple[int, int]:
+    """Feasible points that are cheaper than the bound of a random box around them, and how many points are feasible at all."""
+    bound, table, rng = bounder(problem), layout_table(problem.case.model, problem.grid), np.random.default_rng(0)
+    space, wrong, feasible = problem.shop.space, 0, 0
+    choices = np.array([v.kind == "choice" for v in space.variables])
+    for _ in range(-(-pairs // CHUNK)):
+        u = rng.random((CHUNK, space.dimension))
+        v = np.clip(u + 2 * (rng.random(u.shape) - 1 / 2) * rng.random((CHUNK, 1)) ** 3, 0, 1)
+        v = np.where(choices, u, v)
+        inside = np.minimum(u, v) + np.abs(v - u) * rng.random(u.shape)
+        low, high, points = (np.stack([space.decode(x)[n] for n in space.names], 1) for x in (np.minimum(u, v), np.maximum(u, v), inside))
+        rows, formats = table[rng.integers(len(table), size=CHUNK)], rng.integers(len(problem.grid.formats), size=CHUNK)
+        cost = exact(problem, points, rows, formats)
+        wrong += int((bound(low, high, rows, formats) > cost).sum())
+        feasible += int(np.isfinite(cost).sum())
+    return wrong, feasible
+
+
+def test_no_design_is_cheaper_than_the_bound_of_its_box():
+    wrong, feasible = _violations(_problem("stacked_dram"), PAIRS)
+    assert wrong == 0
+    assert feasible > PAIRS // 20
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_design_of_any_family_is_cheaper_than_the_bound_of_its_box(family):
+    wrong, feasible = _violations(_problem(family), 200_000)
+    assert wrong == 0
+    assert feasible > 0
+
+
+def test_halves_meet_and_whole_numbers_lie_in_one_of_them():
+    kinds = np.array([0, 1, 2])
+    low, high = np.array([[0.0, 1.0, 1.0]] * 3), np.array([[2.0, 4.0, 4.0]] * 3)
+    a, b, c, d = halves(low, high, np.arange(3), kinds)
+    np.testing.assert_allclose(np.diagonal(b), [1.0, 2.0, 2.0])
+    np.testing.assert_allclose(np.diagonal(c), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(a, low)
+    np.testing.assert_array_equal(d, high)
+
+
+@pytest.mark.parametrize("text", ["a", "a.", "...", "ab.."])
+def test_a_tree_that_does_not_cover_its_root_is_refused(text):
+    with pytest.raises(ValueError, match="leaf"):
+        list(_leaves(text, np.zeros(2), np.ones(2), np.zeros(2, int)))
+
+
+def test_roots_are_every_choice_with_every_layout_and_format():
+    problem = _problem("sram")
+    roots = roots_of(problem)
+    named = np.prod([len(v.names) for v in problem.shop.space.variables if v.kind == "choice"])
+    assert len(roots.low) == named * len(layout_table(problem.case.model, problem.grid)) * len(problem.grid.formats)
+    assert len(np.unique(np.concatenate([roots.low, roots.rows, roots.formats[:, None]], 1), axis=0)) == len(roots.low)
+
+
+def test_branch_and_bound_agrees_with_dense_sampling_and_its_proof_can_be_checked():
+    problem = _small(_problem("stacked_dram"))
+    proof = prove(problem, seconds=30.0, target=0.01, boxes=300_000)
+    assert 0.0 <= proof.gap < 0.02
+    rng, space = np.random.default_rng(1), problem.shop.space
+    values = space.decode(rng.random((CHUNK, space.dimension)))
+    points = np.stack([values[n] for n in space.names], 1)
+    roots = roots_of(problem)
+    pick = rng.integers(len(roots.low), size=CHUNK)
+    costs = exact(problem, points, roots.rows[pick], roots.formats[pick])
+    assert np.isfinite(costs).any()
+    assert costs.min() >= proof.bound
+    assert costs.min() >= proof.optimum.cost * 0.999
+    least, leaves = check(problem, proof.bound, proof.trees)
+    assert least >= proof.bound * (1 - 1e-12)
+    assert leaves > len(roots.low)
+    least, _ = check(problem, proof.bound * 1.5, proof.trees)
+    assert least < proof.bound * 1.5  # the same trees prove no higher bound
+    assert len(_kinds(problem)) == space.dimension
+
+
+def test_an_unknown_family_is_named():
+    catalog = load_catalog()
+    with pytest.raises(InputError, match="abacus"):
+        certificates.problem_of(read_study(STUDY, catalog), catalog, "abacus", LIMIT_S)
