@@ -197,3 +197,32 @@ def to_attrs(certificates: Sequence[Certificate]) -> dict[str, str]:
     """Attributes of a Dataset: everything but the trees, as JSON."""
     short = [{k: v for k, v in asdict(c).items() if k not in ("trees", "history")} for c in certificates]
     return {"certificates": json.dumps(short)}
+
+
+def beside(folder: Path, study: Study, catalog: Catalog) -> list[Certificate]:
+    """Certificates in a folder that were issued for exactly this study and catalogue; what cannot be read is left out."""
+    found = []
+    for path in sorted(folder.glob(f"{study.name}-*.json")):
+        try:
+            certificate = read(path)
+        except InputError:
+            continue
+        if (certificate.study_sha256, certificate.catalog_sha256) == (study.sha256, catalog.sha256):
+            found.append(certificate)
+    return found
+
+
+def rows(certificates: Sequence[Certificate], found: Mapping[tuple[str, float], float]) -> list[dict[str, Any]]:
+    """One row a certificate for a report: its bound, and how far below the best known design (the study's: ``found``) it lies."""
+    table = []
+    for c in certificates:
+        cost = found.get((c.family, c.tpot_limit_s))
+        best = min((x for x in (cost, c.optimum) if x is not None), default=None)
+        gap = None if best is None or c.bound is None else 1.0 - c.bound / best
+        table.append(
+            {
+                "family": c.family, "tpot_limit_s": c.tpot_limit_s, "found_by_the_study": cost, "found_by_the_certificate": c.optimum,
+                "lower_bound": c.bound, "optimality_gap": gap, "boxes": c.boxes, "seconds": c.seconds,
+            }
+        )  # fmt: skip
+    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ import numpy as np
 
 from dse.analysis.elasticity import winner_elasticities
 from dse.catalog import Catalog, load_catalog
+from dse.certificates import beside, rows
 from dse.errors import InfeasibleError, InputError
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, shop_of, why_nothing, winners_of
@@ -74,7 +76,7 @@ def _search(
     deadline: float | None,
 ) -> tuple[dict[str, explore.Archive], dict[str, int]]:
     """Archives of all shards, and what was counted."""
-    share = max(budget // len(shards), 1)
+    share = max(budget // max(len(shards), 1), 1)
     found: dict[str, explore.Archive] = {}
     totals = {"chips_screened": 0, "evaluations": 0, "cut_by_time": 0}
     if workers > 1:
@@ -137,6 +139,20 @@ def prepare_folder(out: Path, resume: bool, force: bool) -> None:
         for path in (journal, result):
             path.unlink(missing_ok=True)
         shutil.rmtree(out / "figures", ignore_errors=True)
+
+
+def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Catalog) -> None:
+    """Put the bounds of `dse certify` that were issued for this study and catalogue beside what the search found."""
+    h = study.headline
+    case = ds.sel(model=h.model, workload=h.workload, scenario=h.scenario)["usd_per_million_output_token"]
+    mine = (ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)
+    found: dict[tuple[str, float], float] = {}
+    for family in dict.fromkeys(ds["family"].values):
+        least = case.where(mine & (ds["family"] == family)).min("design", skipna=True)
+        found |= {(str(family), float(limit)): float(cost) for limit, cost in zip(ds["tpot_limit"].values, least.values, strict=True)}
+    table = rows(beside(folder, study, catalog), {k: v for k, v in found.items() if np.isfinite(v)})
+    if table:
+        ds.attrs["certificates"] = json.dumps(table)
 
 
 def run_study(
@@ -205,6 +221,8 @@ def run_study(
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
+    if folder is not None:
+        _attach_certificates(ds, folder.parent / "certificates", plan, book)
     report(0, 1, "elasticities")
     cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))

@@ -13,7 +13,7 @@ from dse.search.designs import column
 from dse.search.layouts import Best, Case, Grid, is_mixture, layout_table, screen, to_layout
 from dse.types import Chip, Deployment, named_format
 
-BLOCK = 128  # chips screened together: the shape of a usual round of the search, so that nothing is compiled anew
+BLOCK = 32  # chips screened together: the shape of a usual round of the search, so that nothing is compiled anew
 CHUNK = 512  # deployments in one exact evaluation
 FINE_STEP = 2 ** (1 / 8)  # ratio of neighbouring batches when the winners' batches are refined
 FINE_REACH = 4  # steps to each side
