@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from dse.evaluate import Metrics, evaluate, stack
-from dse.search.designs import column
+from dse.evaluate import Metrics, evaluate
 from dse.search.layouts import Best, Case, Grid, is_mixture, layout_table, screen, to_layout
 from dse.types import Chip, Deployment, named_format
 
@@ -49,12 +48,8 @@ def _refined(best: Best, table: np.ndarray) -> np.ndarray:
     return np.unique(grown.reshape(-1, 5), axis=0)
 
 
-def _exact(
-    case: Case, finalists: Sequence[Finalist], who: np.ndarray, rows: np.ndarray, chosen: np.ndarray, formats: Sequence[str], prices
-) -> Metrics:
+def _exact(case: Case, chips: Chip, who: np.ndarray, rows: np.ndarray, chosen: np.ndarray, formats: Sequence[str], prices) -> Metrics:
     """Metrics of picked (chip, layout, format) triples, in chunks of one shape."""
-    leaves = [column(f.chip, 1) for f in finalists]
-    chips = jax.tree.map(lambda *xs: np.array([float(np.ravel(x)[0]) for x in xs]), *leaves)
     hot = jax.tree.map(lambda *xs: np.array(xs, float), *[named_format(f) for f in formats])
     found = []
     for start in range(0, len(who), CHUNK):
@@ -66,14 +61,19 @@ def _exact(
     return jax.tree.map(lambda *xs: np.concatenate(xs)[: len(who)], *found)
 
 
-def _best_of(case: Case, finalists: Sequence[Finalist], grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
+def _together(finalists: Sequence[Finalist]) -> Chip:
+    """All chips as one pytree with leaves (n,)."""
+    return jax.tree.map(lambda *xs: np.array([float(x) for x in xs]), *[x.chip for x in finalists])
+
+
+def _best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
     """Best layouts of all finalists, block by block."""
     parts = []
+    allowed = np.array([[float(f in x.formats) for f in grid.formats] for x in finalists])
     for start in range(0, len(finalists), BLOCK):
-        block = list(finalists[start : start + BLOCK])
-        block += [block[-1]] * (BLOCK - len(block))
-        permitted = np.array([[float(f in x.formats) for f in grid.formats] for x in block])
-        parts.append(screen(stack([x.chip for x in block], axis=0), case, grid, table, limits, permitted=permitted)[0])
+        at = np.minimum(np.arange(start, start + BLOCK), len(finalists) - 1)
+        block = jax.tree.map(lambda x: x[at][:, None], chips)  # noqa: B023
+        parts.append(screen(block, case, grid, table, limits, permitted=allowed[at])[0])
     joined = {
         name: np.concatenate([getattr(p, name) for p in parts], axis=2)[..., : len(finalists)] for name in ("cost", "layout", "format")
     }
@@ -90,17 +90,18 @@ def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequenc
     formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
     grid = replace(grid, formats=formats).thinned()  # batches between are tried in the refinement
     table = layout_table(case.model, grid)
-    coarse = _best_of(case, finalists, grid, table, limits)
+    chips = _together(finalists)
+    coarse = _best_of(case, finalists, chips, grid, table, limits)
     if not (coarse.layout >= 0).any():
         return
     fine = _refined(coarse, table)
-    best = _best_of(case, finalists, grid, fine, limits)
+    best = _best_of(case, finalists, chips, grid, fine, limits)
     for s, prices in enumerate(case.prices):
         limit, who = np.nonzero(best.layout[s] >= 0)
         if not len(who):
             continue
         chosen = best.format[s, limit, who]
-        m = _exact(case, finalists, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
+        m = _exact(case, chips, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
         slow = np.asarray(m.tpot_s) > np.asarray(limits)[limit] * (1 + ROUNDING)
         late = np.asarray(m.ttft_s) > case.ttft_limit_s * (1 + ROUNDING)
         cache = np.array([named_format(f).kv_byte for f in formats])[chosen]
