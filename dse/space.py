@@ -31,6 +31,7 @@ class Variable:
     unit: str = "1"
     allowed: tuple[str, ...] = ()
     default: float | None = None
+    absent_with: tuple[str, str] | None = None  # a choice and its name with which this variable means nothing: it takes its default then
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +72,18 @@ class Space:
         points = np.clip(np.asarray(cube, dtype=float), 0.0, 1.0)
         if points.ndim != 2 or points.shape[1] != self.dimension:
             raise InputError(f"{self.family}: points — found shape {points.shape}, allowed (n, {self.dimension})")
-        return {variable.name: _decode(variable, points[:, i]) for i, variable in enumerate(self.variables)}
+        return self.canonical({variable.name: _decode(variable, points[:, i]) for i, variable in enumerate(self.variables)})
+
+    def canonical(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The same designs with every variable that means nothing at its default, so that equal designs have one id."""
+        out = dict(values)
+        for variable in self.variables:
+            if variable.absent_with is not None:
+                choice, name = variable.absent_with
+                absent = np.asarray(values[choice]) == self[choice].choices.index(name)
+                chosen = np.where(absent, _default(variable), values[variable.name])
+                out[variable.name] = chosen if chosen.ndim else float(chosen)
+        return out
 
     def encode(self, values: Mapping[str, Any]) -> np.ndarray:
         """Points of the unit cube of designs: variable -> array (n,) to (n, d); counts and choices go to the middle of their cell."""
@@ -95,7 +107,7 @@ class Space:
                 problems += _put(variable, named[variable.name], out, self.family)
         if problems:
             raise InputError(problems)
-        return out
+        return self.canonical(out)
 
     def ids(self, values: Mapping[str, Any]) -> list[str]:
         """Id of each design: the first hexadecimal digits of a hash of its family and decisions."""

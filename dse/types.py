@@ -618,6 +618,7 @@ class PowerTechnology:
     heat_stacked_w_per_mm2: Number
     package_liquid_w: Number
     package_air_w: Number
+    leakage_exponent_per_v: Number  # of the leakage current in the supply
     slot_w: Number  # chip power of a reference server slot
 
 
@@ -642,6 +643,7 @@ class Packaging:
     component_yield: Number  # of placing one die or stack
     wafer_scale_area_mm2: Number
     wafer_scale_yield: Number
+    wafer_scale_enabled: Number  # cores that work in a sold wafer
     wafer_scale_system_usd: Number
     wafer_scale_power_w: Number  # most power of one wafer-scale part
     wafer_scale_io_byte_per_s: Number

@@ -38,7 +38,7 @@ def test_die_area_of_data_centre_gpus_within_8_percent(chip):
     assert abs(cell("real_chips", chip=chip, quantity="die area")["error"]) <= 0.08
 
 
-@pytest.mark.parametrize("chip", ["groq-lpu-v1", "cerebras-wse-2", "cerebras-wse-3", "nvidia-l40s", "taalas-hc1", "hnlpu"])
+@pytest.mark.parametrize("chip", ["groq-lpu-v1", "ibm-northpole", "cerebras-wse-2", "cerebras-wse-3", "nvidia-l40s", "taalas-hc1", "hnlpu"])
 def test_die_area_of_the_rest_within_20_percent(chip):
     assert abs(cell("real_chips", chip=chip, quantity="die area")["error"]) <= 0.20
 
@@ -61,15 +61,9 @@ def test_bandwidth_comes_from_a_pin_rate_with_a_source_of_its_own():
 
 def test_what_falls_short_is_named_and_nothing_else():
     out = {(row["chip"], row["quantity"]) for row in TABLES["real_chips"].rows if row.get("within") is False}
-    assert out == {
-        ("groq-lpu-v1", "SRAM bandwidth"),
-        ("groq-lpu-v1", "TDP"),
-        ("nvidia-h200-sxm", "TDP"),
-        ("amd-mi300x", "bill of materials"),
-        ("ibm-northpole", "die area"),
-        ("ibm-northpole", "SRAM"),
-        ("cerebras-wse-3", "SRAM"),
-    }
+    assert out == {("groq-lpu-v1", "SRAM bandwidth")}
+    row = cell("real_chips", chip="groq-lpu-v1", quantity="SRAM bandwidth")
+    assert "1.25 GHz" in row["note"]  # the cause is said
 
 
 def test_committed_multiply_add_is_that_of_the_fit():

@@ -37,8 +37,10 @@ def test_bill_of_materials_of_an_h100():
     die = fabrication.die_cost_usd(16000.0, gross, fabrication.negative_binomial_yield(0.2035, 3.0))
     memory = 80 * 16.9
     package = fabrication.interposer_package_usd(814 + 5 * 130, 100.0, 0.35, 1.15)
-    loss = fabrication.assembly_loss_usd(die + memory + package, 6.0, 0.985)
-    assert float(die + memory + package + loss + 480) == pytest.approx(3051, abs=1)
+    loss = fabrication.assembly_loss_usd(package, die, 1.0, memory, 5.0, 0.985)
+    assert float(die + memory + package + loss + 480) == pytest.approx(3051, rel=0.03)  # all at stake in every placement: 3051
+    everything = (0.985**-6 - 1) * (die + memory + package)
+    assert 0.5 < float(loss / everything) < 1
 
 
 def test_floor_plan_of_an_a100_against_its_die_photograph():
@@ -108,7 +110,14 @@ MONOTONE = [
     (fabrication.poisson_yield, ((1e-3, 3),), (-1,)),
     (fabrication.murphy_yield, ((1e-3, 3),), (-1,)),
     (fabrication.die_cost_usd, ((3e3, 3e4), (30, 1000), (0.3, 1)), (1, -1, -1)),
-    (fabrication.assembly_loss_usd, ((100, 1e4), (1, 20), (0.95, 0.999)), (1, 1, -1)),
+    (fabrication.assembly_loss_usd, ((100, 2e3), (100, 3e3), (1, 8), (0, 5e3), (0, 16), (0.95, 0.999)), (1, 1, 1, 1, 1, -1)),
+    (fabrication.started_per_good, ((1, 20), (0.95, 0.999)), (1, -1)),
+    (fabrication.model_nre_usd, ((2, 10), (5e4, 4e5), (1, 16), (0, 1)), (1, 1, 1, -1)),
+    (fabrication.written_wafer_usd, ((2, 10), (0, 1), (500, 3000), (0.01, 5)), (1, 1, 1, -1)),
+    (silicon.nvm_density_byte_per_mm2, ((16, 130), (14e-6, 40e-6), (2, 8), (0.3, 0.7)), (-1, -1, -1, 1)),
+    (silicon.programming_s, ((1e6, 1e10), (2, 8), (1e-8, 1e-5), (256, 1e6)), (1, 1, 1, -1)),
+    (silicon.wear_life_s, ((1e5, 1e9), (1e9, 1e11), (1e6, 1e10)), (1, 1, -1)),
+    (power.leakage_w, ((50, 858), (0.03, 0.15), (0.5, 1.0), (0.7, 0.8), (0.8, 2.5)), (1, 1, 1, -1, 0)),
     (fabrication.bonded_cost_usd, ((100, 5e3), (0, 8), (4, 4), (0.8, 0.98)), (1, 1, 0, -1)),
 ]
 

@@ -90,7 +90,8 @@ def build(values: Mapping[str, Any], process: Process, technology: Technology, f
         sites=sites,
         site=site,
         layer_scale=scale,
-        nre_model_usd=fabrication.model_nre_usd(s["custom_masks"], process.mask_usd, dies),
+        nre_model_usd=fabrication.model_nre_usd(s["custom_masks"], process.mask_usd, dies, s["written_share"]),
+        wafer_extra_usd=fabrication.written_wafer_usd(s["custom_masks"], s["written_share"], s["written_hour"], s["written_rate"]),
         model_bound=1.0,
     )
     # power is provisioned for a share of what the layers could do; how fast they then run at an operating point, the throttle says

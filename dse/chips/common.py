@@ -87,6 +87,7 @@ class Parts:
     wafer: Number = 0.0  # 1 for a wafer-scale part
     layer_scale: Number = 1.0  # of the family's time per layer
     nre_model_usd: Number = 0.0
+    wafer_extra_usd: Number = 0.0  # on top of the price of a wafer
     model_bound: Number = 0.0
 
 
@@ -230,7 +231,9 @@ def power_parts_w(values: Mapping[str, Any], parts: Parts, process: Process, tec
     p = technology.power
     links = 2 * p.tdp_link * link_byte_per_s(values, parts, technology)
     return {
-        "leakage": power.leakage_w(parts.dies * parts.die_mm2, process.leakage_w_per_mm2),
+        "leakage": power.leakage_w(
+            parts.dies * parts.die_mm2, process.leakage_w_per_mm2, values["voltage_v"], p.nominal_v, p.leakage_exponent_per_v
+        ),
         "compute": power.rate_power_w(parts.peak.bf16, parts.flop_j.bf16),
         "memory": power.rate_power_w(parts.memory_byte_per_s, parts.memory.j_per_byte),
         "sram": power.rate_power_w(p.tdp_sram * parts.sram_byte_per_s, parts.sram.j_per_byte),
@@ -246,34 +249,37 @@ def good_dies(die_mm2: Number, process: Process, technology: Technology, family:
 
 
 def _placed(parts: Parts) -> tuple[Number, Number, Number]:
-    """Silicon in the package (mm2), placements, and 1 where it needs an interposer (memory that does, or several dies)."""
+    """Silicon in the package (mm2), stacks of memory, and 1 where it needs an interposer (memory that does, or several dies)."""
     single = jnp.minimum(parts.dies - 1, 1)
     if parts.site is None:
-        return parts.dies * parts.die_mm2, parts.dies, single
+        return parts.dies * parts.die_mm2, 0.0, single
     silicon_mm2 = parts.dies * parts.die_mm2 + parts.sites * parts.site.package_mm2
     interposer = jnp.maximum(parts.site.interposer * jnp.minimum(parts.sites, 1), single)
-    return silicon_mm2, parts.dies + parts.sites * parts.site.interposer, interposer
+    return silicon_mm2, parts.sites * parts.site.interposer, interposer
 
 
 def cost_parts_usd(parts: Parts, process: Process, technology: Technology, family: FamilyConstants) -> tuple[dict[str, Number], Number]:
     """Bill of materials of one package, and wafers started for it."""
     k = technology.packaging
     gross, good = good_dies(_one_die_mm2(parts, technology), process, technology, family)
-    dies = parts.dies * fabrication.die_cost_usd(process.wafer_usd, gross, good)
+    wafer_usd = process.wafer_usd + parts.wafer_extra_usd
+    dies = parts.dies * fabrication.die_cost_usd(wafer_usd, gross, good)
     layers = 0.0 if parts.layers is None else parts.layers
     stack = technology.stacked
     bond = parts.dies * layers * stack.bond_usd
-    bonded = dies + parts.memory_usd + bond
-    bonding = fabrication.bonded_cost_usd(bonded, layers, stack.reference_layers, stack.bond_yield) - bonded + bond
-    silicon_mm2, placements, on = _placed(parts)
+    joined = dies + parts.memory_usd + bond
+    bonding = fabrication.bonded_cost_usd(joined, layers, stack.reference_layers, stack.bond_yield) - joined + bond
+    silicon_mm2, stacks, on = _placed(parts)
     package = on * fabrication.interposer_package_usd(
         silicon_mm2, k.interposer_fixed_usd, k.interposer_area_usd_per_mm2, k.interposer_fill
     ) + (1 - on) * fabrication.substrate_package_usd(parts.dies, k.substrate_usd, k.substrate_die_usd)
-    loss = fabrication.assembly_loss_usd(dies + parts.memory_usd + bonding + package, placements, k.component_yield)
+    # bonded memory is placed with its die, stacks after the dies, memory on the board is not at stake
+    bonded, beside = (parts.memory_usd, 0.0) if parts.site is None else (0.0, parts.memory_usd * parts.site.interposer)
+    loss = fabrication.assembly_loss_usd(package, dies + bonded + bonding, parts.dies, beside, stacks, k.component_yield)
     test = on * k.interposer_test_usd + (1 - on) * k.substrate_test_usd
     one, whole = 1 - parts.wafer, parts.wafer / k.wafer_scale_yield
     cost = {
-        "dies": one * dies + whole * process.wafer_usd,
+        "dies": one * dies + whole * wafer_usd,
         "memory": one * parts.memory_usd,
         "bonding": one * bonding,
         "package": one * package,

@@ -1,13 +1,15 @@
-"""Compute in memory: weights stay in SRAM arrays that multiply in place; the KV cache is in plain SRAM, LPDDR or HBM.
+"""Compute in memory: weights stay in arrays that multiply in place; the KV cache is in plain SRAM, LPDDR or HBM.
 
 Digital arrays carry a multiplier for so many bytes stored; analog ones carry converters, leave cells unused, and still need digital logic
-to shift and add. Arrays of non-volatile cells are not built: they could not hold a KV cache, and no full chip of that size is public.
+to shift and add. Arrays of non-volatile cells (``nvm``) are analog ones of denser cells, which keep weights and wear out too soon for KV.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import jax.numpy as jnp
 
 from dse.chips.common import (
     COMMON,
@@ -21,6 +23,7 @@ from dse.chips.common import (
     energies,
     floor_plan,
     formats,
+    is_choice,
     memory_site,
     off_chip,
     operation_j,
@@ -34,7 +37,7 @@ from dse.equations import silicon
 from dse.space import Variable
 from dse.types import FamilyConstants, Number, Process, Store, Technology
 
-VARIANTS = ("digital", "analog")
+VARIANTS = ("digital", "analog", "nvm")
 VARIABLES = (
     *COMMON,
     *SITES,
@@ -44,12 +47,19 @@ VARIABLES = (
 )
 
 
+def converted(values: Mapping[str, Any]) -> Number:
+    """1 where sums are analog and need converters, 0 where they are digital."""
+    return jnp.minimum(values["variant"], 1)
+
+
 def array(
     area_mm2: Number, values: Mapping[str, Any], hertz: Number, process: Process, technology: Technology, family: FamilyConstants
 ) -> tuple[Number, Number]:
     """Bytes of weights that arrays of this area hold, and their 8-bit multiply-adds; an analog array fills only some of its cells."""
-    s, analog = family.special, values["variant"]
-    dense = silicon.sram_density_byte_per_mm2(process.sram_byte_per_mm2, family.bank_byte, technology.sram.periphery_byte)
+    s, analog, nvm = family.special, converted(values), is_choice(values["variant"], VARIANTS.index("nvm"))
+    sram = silicon.sram_density_byte_per_mm2(process.sram_byte_per_mm2, family.bank_byte, technology.sram.periphery_byte)
+    cells = silicon.nvm_density_byte_per_mm2(s["nvm_cell"], s["nvm_feature"] * 1e3, s["nvm_cells"], s["nvm_array"])
+    dense = (1 - nvm) * sram + nvm * cells
     unit, control = spatial_mac_mm2(process, technology, family)
     converters = analog * s["conversions_per_mac"] * hertz / s["adc_rate"] * s["adc_area"]
     multiplier = ((1 - analog) * unit + control) / 2  # an 8-bit multiplier is half of a bf16 one
@@ -60,7 +70,7 @@ def array(
 
 def flop_j(values: Mapping[str, Any], process: Process, technology: Technology, family: FamilyConstants) -> Number:
     """Energy of a bf16 FLOP (twice that of an 8-bit one): digital, or the remaining digital share plus conversions, J."""
-    s, analog = family.special, values["variant"]
+    s, analog = family.special, converted(values)
     digital = operation_j(family.flop_j, values, process, technology)
     conversion = s["conversions_per_mac"] * s["adc_energy"] / 2 / technology.power.fp8  # two FLOP a multiply-add; does not shrink
     return (1 - analog) * digital + analog * (s["digital_rest"] * digital + conversion)

@@ -43,15 +43,18 @@ def tiles(large: Number, family: FamilyConstants) -> tuple[Number, Number, Numbe
 
 
 def core_mm2(
-    macs: Number, mac_transistor: Number, process: Process, technology: Technology, family: FamilyConstants
+    large: Number, macs: Number, mac_transistor: Number, process: Process, technology: Technology, family: FamilyConstants
 ) -> tuple[Number, Number]:
-    """Area of one core: multiply-adds; and vector units, control, registers, L1, crossbar and cache ports with it, mm2."""
+    """Area of one core: multiply-adds; and vector units, control, registers, L1, crossbar and cache ports with it, mm2.
+
+    Large tiles bring a store for their sums beside the registers, and integer units for every lane.
+    """
     t, m, s, density = technology.logic, technology.sram, family.special, process.density_transistor_per_mm2
-    vector = s["fp32_per_core"] * t.fp32_transistor + s["int32_per_core"] * t.int32_transistor
+    vector = s["fp32_per_core"] * t.fp32_transistor + (s["int32_per_core"] + large * s["large_int32"]) * t.int32_transistor
     wide = (s["fp64_per_core"] + s["sfu_per_core"]) * t.fp64_transistor
     logic = silicon.logic_area_mm2(vector + wide + t.gpu_core_transistor, density, t.utilisation)
     crossbar = silicon.logic_area_mm2(t.crossbar_transistor, density, 1)
-    registers = s["register_per_core"] / (process.sram_byte_per_mm2 * m.register_density)
+    registers = (s["register_per_core"] + large * s["large_register"]) / (process.sram_byte_per_mm2 * m.register_density)
     l1 = s["l1_per_core"] / (process.sram_byte_per_mm2 * m.l1_density)
     ports = silicon.cache_port_area_mm2(s["port_per_core"], m.cache_port_mm2_per_byte, t.reference_transistor_per_mm2, density)
     return silicon.logic_area_mm2(macs * mac_transistor, density, t.utilisation), logic + crossbar + registers + l1 + ports
@@ -67,7 +70,7 @@ def build(values: Mapping[str, Any], process: Process, technology: Technology, f
     blocks = edge["memory_phy"] + edge["links"] + other
     die, rest, overhead = floor_plan(values["die_area_mm2"], blocks, family.overhead_share, technology)
     macs, transistors, flop_j, fp4_rate = tiles(values["datapath"], family)
-    mac_area, core_rest = core_mm2(macs, transistors, process, technology, family)
+    mac_area, core_rest = core_mm2(values["datapath"], macs, transistors, process, technology, family)
     cores = values["compute_share"] * rest / (mac_area + core_rest)
     enabled = dies * cores * family.enabled_share
     hertz = clock(values, process, technology, family)

@@ -33,8 +33,9 @@ from dse.space import Variable
 from dse.types import FamilyConstants, Process, Technology
 
 INTEGRATIONS = ("die", "wafer")
+NOT_OF_A_WAFER = ("die_area_mm2", "dies", "link_byte_per_s")  # it has one size and the input and output of its system
 VARIABLES = (
-    *COMMON,
+    *(dataclasses.replace(v, absent_with=("integration", "wafer") if v.name in NOT_OF_A_WAFER else None) for v in COMMON),
     Variable("integration", kind="choice", choices=INTEGRATIONS),
     Variable("compute_share"),
     Variable("bank_byte", unit="byte", log=True),
@@ -50,10 +51,11 @@ def build(values: Mapping[str, Any], process: Process, technology: Technology, f
     die, rest, overhead = floor_plan(area, edge["links"], family.overhead_share, technology)
     unit, control = spatial_mac_mm2(process, technology, family)
     macs = share * rest / (unit + control)
-    enabled = dies * macs * family.enabled_share
+    sold = 1 - wafer * (1 - technology.packaging.wafer_scale_enabled)  # spare cores, their memory with them, repair a wafer
+    enabled = dies * macs * family.enabled_share * sold
     hertz = clock(values, process, technology, family)
     vector, exponentials = spatial_vectors(enabled, hertz, family)
-    sram, banks = sram_store((1 - share) * rest, die, dies, values["bank_byte"], values, process, technology, family)
+    sram, banks = sram_store(sold * (1 - share) * rest, die, dies, values["bank_byte"], values, process, technology, family)
     rate = jnp.minimum(banks, 2 * enabled * hertz / family.special["install_cycle"])  # two 8-bit weights for each bf16 multiply-add
     parts = Parts(
         die_mm2=die,

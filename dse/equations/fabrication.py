@@ -148,19 +148,45 @@ def substrate_package_usd(dies: Number, fixed_usd: Number, usd_per_die: Number) 
     return fixed_usd + dies * usd_per_die
 
 
-def assembly_loss_usd(parts_usd: Number, components: Number, component_yield: Number) -> Number:
-    r"""Good parts lost because one placement in the package failed.
+def started_per_good(placements: Number, component_yield: Number) -> Number:
+    r"""Parts that must be started for one that survives, mean of equal parts placed one after the other and tested each time.
 
-    .. math:: c = (y^{-n} - 1)\,c_{parts}
+    A failed placement takes with it what was placed before, not what would have followed: part k of n waits for n - k + 1 placements.
 
-    Args: value of dies, memory and package [USD]; number of placements [1]; yield of one [1].
+    .. math:: \frac{1}{n} \sum_{k=1}^{n} y^{-k} = \frac{y^{-n} - 1}{n (1 - y)}
+
+    Args: placements n, at least 1 (fewer count as 1) [1]; yield y of one, below 1 [1].
 
     References: siliconanalysts-cost-bridge, dse-silicon-fit
 
-    >>> round(float(assembly_loss_usd(307.0 + 1352.0 + 689.0, 6.0, 0.985)))
-    223
+    >>> round(float(started_per_good(2.0, 0.5)), 9)  # (2 + 4) / 2
+    3.0
     """
-    return (component_yield**-components - 1) * parts_usd
+    n = jnp.maximum(placements, 1)
+    return (component_yield**-n - 1) / (n * (1 - component_yield))
+
+
+def assembly_loss_usd(
+    package_usd: Number, dies_usd: Number, dies: Number, memory_usd: Number, stacks: Number, component_yield: Number
+) -> Number:
+    r"""Good parts lost because a placement in the package failed: dies are placed on it first, memory after them.
+
+    .. math:: c = (y^{-(d+m)} - 1) c_P + (y^{-m} g(d) - 1) c_D + (g(m) - 1) c_M
+
+    Args: package, all dies [USD]; number of dies d; all memory [USD]; number of stacks m; yield y of one placement [1].
+    g is ``started_per_good``.
+
+    References: siliconanalysts-cost-bridge, dse-silicon-fit
+
+    >>> round(float(assembly_loss_usd(100.0, 0.0, 1.0, 0.0, 1.0, 0.5)), 6)  # a package that must survive two placements: 4 for 1
+    300.0
+    >>> round(float(assembly_loss_usd(0.0, 100.0, 1.0, 50.0, 1.0, 0.5)), 6)  # the die two, the stack one
+    350.0
+    """
+    memory_first = component_yield**-stacks
+    package = (memory_first * component_yield**-dies - 1) * package_usd
+    placed = (memory_first * started_per_good(dies, component_yield) - 1) * dies_usd
+    return package + placed + (started_per_good(stacks, component_yield) - 1) * memory_usd
 
 
 def bonded_cost_usd(base_usd: Number, layers: Number, reference_layers: Number, reference_yield: Number) -> Number:
@@ -193,16 +219,31 @@ def design_nre_usd(design_usd: Number, node: Number, mask_set_usd: Number) -> Nu
     return design_usd * node + mask_set_usd
 
 
-def model_nre_usd(custom_masks: Number, mask_usd: Number, die_kinds: Number) -> Number:
-    r"""Masks of the layers that carry one model.
+def model_nre_usd(custom_masks: Number, mask_usd: Number, die_kinds: Number, written_share: Number = 0.0) -> Number:
+    r"""Masks of the layers that carry one model; layers that an electron beam writes need none.
 
-    .. math:: N = k\,m\,M
+    .. math:: N = k\,m\,M\,(1 - e)
 
-    Args: customised masks of a die [1]; one mask [USD]; distinct dies k [1].
+    Args: customised layers of a die [1]; one mask [USD]; distinct dies k [1]; share e of these layers written without masks [1].
 
     References: hnlpu-2025, chipfoundry-masks
 
-    >>> model_nre_usd(4.0, 0.2e6, 1.0) / 1e6
-    0.8
+    >>> model_nre_usd(4.0, 0.2e6, 1.0) / 1e6, model_nre_usd(4.0, 0.2e6, 1.0, 1.0)
+    (0.8, 0.0)
     """
-    return custom_masks * mask_usd * die_kinds
+    return custom_masks * mask_usd * die_kinds * (1 - written_share)
+
+
+def written_wafer_usd(layers: Number, written_share: Number, usd_per_hour: Number, wafer_per_hour: Number) -> Number:
+    r"""What writing layers of a wafer with an electron beam adds to its price: a scenario.
+
+    .. math:: c = e\,m\,c_h / t
+
+    Args: customised layers m [1]; share e written [1]; an hour of the tool [USD]; wafer layers that it writes in an hour [1/h].
+
+    References: dse-silicon-fit
+
+    >>> written_wafer_usd(2.0, 1.0, 1000.0, 0.5)
+    4000.0
+    """
+    return layers * written_share * usd_per_hour / wafer_per_hour

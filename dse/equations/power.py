@@ -67,19 +67,19 @@ def sram_energy_j_per_byte(reference_j_per_byte: Number, bank_byte: Number, refe
     return reference_j_per_byte * (bank_byte / reference_bank_byte) ** exponent
 
 
-def leakage_w(area_mm2: Number, w_per_mm2: Number) -> Number:
-    r"""Static power of the logic dies.
+def leakage_w(area_mm2: Number, w_per_mm2: Number, voltage_v: Number, nominal_v: Number, exponent_per_v: Number) -> Number:
+    r"""Static power of the logic dies: the supply times a current that a higher supply lets through (lowered barrier).
 
-    .. math:: P = A\,l
+    .. math:: P = A\,l\,\frac{V}{V_0}\,e^{k (V - V_0)}
 
-    Args: area [mm2]; leakage [W/mm2].
+    Args: area [mm2]; leakage at nominal voltage [W/mm2]; voltages [V]; exponent k [1/V].
 
     References: dse-silicon-fit
 
-    >>> round(float(leakage_w(814.0, 0.08)), 2)
-    65.12
+    >>> round(float(leakage_w(814.0, 0.08, 0.75, 0.75, 1.5)), 2), round(float(leakage_w(100.0, 0.1, 1.0, 0.5, 2.0)), 3)
+    (65.12, 54.366)
     """
-    return area_mm2 * w_per_mm2
+    return area_mm2 * w_per_mm2 * voltage_v / nominal_v * jnp.exp(exponent_per_v * (voltage_v - nominal_v))
 
 
 def rate_power_w(rate_per_s: Number, energy_j: Number) -> Number:

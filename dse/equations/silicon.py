@@ -187,6 +187,51 @@ def cim_capacity_byte(
     return area_mm2 / (1 / density_byte_per_mm2 + macs_per_byte * (mac_area_mm2 + conversion_area_mm2))
 
 
+def nvm_density_byte_per_mm2(cell_f2: Number, feature_mm: Number, cells_per_byte: Number, array_share: Number) -> Number:
+    r"""Density of non-volatile cells made between the metal layers: they do not shrink with the logic below.
+
+    .. math:: \rho = a / (n\,c\,F^2)
+
+    Args: cell c [F^2]; feature size F of the cell [mm]; cells n that hold a byte [1]; share a of the array that is cells [1].
+
+    References: cimloop, isaac-2016
+
+    >>> round(float(nvm_density_byte_per_mm2(125.7, 22e-6, 4.0, 0.5)) / 1e6, 2)  # MB/mm2
+    2.05
+    """
+    return array_share / (cells_per_byte * cell_f2 * feature_mm**2)
+
+
+def programming_s(capacity_byte: Number, cells_per_byte: Number, set_s: Number, parallel_cells: Number) -> Number:
+    r"""Time to write all cells once: loading a model.
+
+    .. math:: t = C\,n\,t_{set} / p
+
+    Args: capacity [byte]; cells n of a byte [1]; time to set one cell [s]; cells p set at the same time [1].
+
+    References: cimloop
+
+    >>> round(float(programming_s(1e9, 4.0, 8.52e-6, 65536.0)), 2)
+    0.52
+    """
+    return capacity_byte * cells_per_byte * set_s / parallel_cells
+
+
+def wear_life_s(endurance: Number, held_byte: Number, written_byte_per_s: Number) -> Number:
+    r"""Time until every cell has been written as often as it survives, wear spread perfectly.
+
+    .. math:: t = E\,C / w
+
+    Args: writes E that a cell survives [1]; capacity C [byte]; bytes written w [byte/s].
+
+    References: cimloop
+
+    >>> round(wear_life_s(1e6, 10e9, 1000.0 * 327680.0) / (365 * 86400), 2)  # years of a KV cache of Llama-3-70B at 1000 token/s
+    0.97
+    """
+    return endurance * held_byte / written_byte_per_s
+
+
 def stacked_capacity_byte(area_mm2: Number, layers: Number, byte_per_mm2: Number) -> Number:
     r"""Capacity of DRAM layers bonded on the logic.
 

@@ -91,12 +91,18 @@ def flop_j(record: Record, k: Constants) -> float:
     return float(power.dynamic_energy_j(at_n7, node, nominal, nominal))
 
 
+def _leakage(area_mm2: float, w_per_mm2: float, k: Constants) -> float:
+    """At nominal voltage: supplies of real chips are not published."""
+    p = k.technology.power
+    return float(power.leakage_w(area_mm2, w_per_mm2, p.nominal_v, p.nominal_v, p.leakage_exponent_per_v))
+
+
 def _power(record: Record, found: Rebuilt, k: Constants) -> dict[str, float]:
     """What adds up to the TDP."""
     v, t, process = values_of(record), k.technology, k.process(record)
     site = t.memories.get(str(record.meta.get("memory", "")))
     watts = {
-        "leakage": power.leakage_w(found.die_mm2 * v["dies"], process.leakage_w_per_mm2),
+        "leakage": _leakage(found.die_mm2 * v["dies"], process.leakage_w_per_mm2, k),
         "compute": power.rate_power_w(found.peak_flop_per_s or 0.0, flop_j(record, k)),
         "memory": power.rate_power_w(found.memory_byte_per_s or 0.0, site.j_per_byte if site else 0.0),
         "links": power.rate_power_w(2 * t.power.tdp_link * v["link"] * v["dies"], t.link.j_per_byte),
@@ -105,7 +111,7 @@ def _power(record: Record, found: Rebuilt, k: Constants) -> dict[str, float]:
         watts["memory"] = power.rate_power_w(v["sites"] * v["dies"] * site.bandwidth_byte_per_s * site.rate_share, site.j_per_byte)
     if found.base_mm2:
         base = k.process(record, "base_node")
-        watts["leakage"] = watts["leakage"] + power.leakage_w(found.base_mm2 * v["base.dies"], base.leakage_w_per_mm2)
+        watts["leakage"] = watts["leakage"] + _leakage(found.base_mm2 * v["base.dies"], base.leakage_w_per_mm2, k)
     if found.sram_byte_per_s is not None:
         each = power.sram_energy_j_per_byte(t.sram.j_per_byte, v["bank"], t.sram.reference_bank_byte, t.sram.bank_exponent)
         watts["sram"] = power.rate_power_w(t.power.tdp_sram * found.sram_byte_per_s, float(each) * process.energy)
@@ -128,10 +134,10 @@ def _cost(record: Record, found: Rebuilt, k: Constants) -> dict[str, float]:
     area = found.die_mm2 / v["dies"] if record.meta["style"] == "burned_in" else found.die_mm2
     dies = v["dies"] * _dies_usd(area, record.meta["node"], repairable, k)
     placed, footprint = v["dies"], v["dies"] * area
-    bond = 0.0
+    bond, y = 0.0, pack.component_yield
     if found.base_mm2:
         below = v["base.dies"] * _dies_usd(found.base_mm2, record.meta["base_node"], repairable, k)
-        bond = v["dies"] * k.own["hybrid_bond"] + float(fabrication.assembly_loss_usd(dies + below, v["dies"], pack.component_yield))
+        bond = v["dies"] * k.own["hybrid_bond"] + float(fabrication.assembly_loss_usd(below, dies, v["dies"], 0.0, 0.0, y))
         dies, placed, footprint = dies + below, v["base.dies"], v["base.dies"] * found.base_mm2
     site = k.technology.memories.get(str(record.meta.get("memory", "")))
     stacks = v.get("stacks", v.get("sites", 0.0)) * v["dies"] if site else 0.0
@@ -142,9 +148,10 @@ def _cost(record: Record, found: Rebuilt, k: Constants) -> dict[str, float]:
         package = fabrication.interposer_package_usd(
             footprint + stacks * site.package_mm2, pack.interposer_fixed_usd, pack.interposer_area_usd_per_mm2, pack.interposer_fill
         )
-        placed, test = placed + stacks, pack.interposer_test_usd
+        test = pack.interposer_test_usd
     else:
         package, test = fabrication.substrate_package_usd(placed, pack.substrate_usd, pack.substrate_die_usd), pack.substrate_test_usd
-    loss = fabrication.assembly_loss_usd(dies + memory + bond + package, placed, pack.component_yield)
+    beside = (memory, stacks) if on else (0.0, 0.0)  # memory on the board is not at stake
+    loss = fabrication.assembly_loss_usd(package, dies + bond, placed, *beside, y)
     parts = {"dies": dies, "memory": memory, "bonding": bond, "package": package, "assembly loss": loss, "test": test}
     return {name: float(usd) for name, usd in parts.items()}

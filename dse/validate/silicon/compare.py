@@ -51,17 +51,22 @@ def _row(record: Record, quantity: str, unit: str, predicted: float | None, foun
 AREA_NOTES = {
     "amd-mi300x": "one compute die; the density of AMD's logic is set on it, so it tests nothing; the I/O dies stand in base_dies",
     "nvidia-l40s": "graphics blocks of a core set on AD103 and AD104: a prediction",
-    "ibm-northpole": "vector units, four networks and buffers are not in the sources read; the multipliers and the SRAM alone fall short",
+    "ibm-northpole": "with its fp16 vector and activation units and a router for each of four networks",
     "google-tpu-v4": "only a bound of 600 mm2 is public",
-    "cerebras-wse-3": "SRAM in banks of 6 kB takes half of it: bound by ports, not by bits",
+    "cerebras-wse-3": "SRAM in banks of 6 kB takes half of it: bound by ports, not by bits; 970,000 cores lie on it, 900,000 work",
+    "cerebras-wse-2": "the share of spare cores is that of WSE-3",
     "d-matrix-corsair": "no die area is published",
     "groq-lpu-v1": "with the gate pitch and the bit cell of its own foundry",
 }
 TDP_NOTES = {
     "cerebras-wse-3": "published is the system of 23 kW, not the wafer; the fabric between cores is left out",
     "cerebras-wse-2": "published is the system, not the wafer; the fabric between cores is left out",
-    "groq-lpu-v1": "published figures differ, 215 and 300 W; the error is against the first",
-    "nvidia-h200-sxm": "the same limit as H100 with 48 % more bandwidth: a limit is a throttle, not a sum",
+    "groq-lpu-v1": "published figures contradict each other: 300 W from two sources, 215 W from a third (error against that +47 %)",
+    "nvidia-h200-sxm": "the same limit as H100 with 48 % more bandwidth, which HBM3E gives at less energy a bit; a limit is a throttle",
+}
+PORT_NOTES = {
+    "groq-lpu-v1": "published figures contradict each other: 1760 ports of 16 byte in and 16 out give 51 TB/s at the 0.9 GHz that ships, "
+    "70 (-12 %) at the 1.25 GHz of the first announcement; the label of 80 names no clock"
 }
 NO_AREA_TEST = ("google-tpu-v4", "d-matrix-corsair", "amd-mi300x")
 
@@ -79,7 +84,7 @@ def chip_rows(catalog: Catalog, record: Record, made: Rebuilt) -> list[Row]:
     eight = style == "spatial" and not record.values["mac16"].value
     hbm = str(record.meta.get("memory", "")).startswith("hbm")
     system = chip.startswith("cerebras")
-    port_note = "the label counts more than the ports deliver: 1760 of them, 16 byte in and 16 out" if chip == "groq-lpu-v1" else ""
+    port_note = PORT_NOTES.get(chip, "")
     peak = published(catalog, record, "peak_int8" if eight else "peak_bf16")
     rate = published(catalog, record, "sram_bandwidth") if made.sram_byte_per_s else (None, "")
     tdp = (None, "") if chip == "ibm-northpole" else published(catalog, record, "tdp")

@@ -78,7 +78,7 @@ def gpu_die(record: Record, k: Constants, mac_transistor: float | None = None) -
         "memory": _memory(record, v["sites"], k, density),
         "links": _links(str(record.meta.get("link_generation", "")), v["link"], k, density),
         "dies": v.get("die_link", 0.0) * t.link.die_area_mm2_s_per_byte,
-        "host": silicon.phy_area_mm2(1.0, t.link.host_phy_mm2, t.link.host_controller_transistor, density) if stack else 0.0,
+        "host": _host(record, k, density) if stack else 0.0,
         "other": silicon.scaled_area_mm2(t.logic.other_mm2, t.logic.reference_transistor_per_mm2, density) if stack else 0.0,
     }
     return {name: float(area) for name, area in blocks.items()}
@@ -103,19 +103,27 @@ def _links(generation: str, rate: float, k: Constants, density: float) -> float:
     return float(silicon.phy_area_mm2(rate, k.own[f"{generation}.phy"], k.own[f"{generation}.controller"], density))
 
 
+def _host(record: Record, k: Constants, density: float) -> float:
+    """Sixteen lanes to the host, of the generation that the maker names (5 where none is named)."""
+    phy = k.own.get(f"{record.meta.get('host', '')}.phy", k.technology.link.host_phy_mm2)
+    return float(silicon.phy_area_mm2(1.0, phy, k.technology.link.host_controller_transistor, density))
+
+
 def spatial_die(record: Record, k: Constants, overhead: bool = True) -> dict[str, float]:
     """Blocks of a die of multipliers beside banked SRAM (systolic arrays, spatial machines, digital compute in memory), mm2."""
     v, process, t = values_of(record), k.process(record), k.technology
     density, mac16 = process.density_transistor_per_mm2, k.families["sram"].mac_transistor
     halved = k.own["halved_format"] ** v["formats"]
-    multiply = (v["mac16"] * mac16 + v["mac8"] * mac16 / 2) * halved
-    control = v["alus"] * t.logic.alu_transistor + v["cores"] * t.logic.spatial_core_transistor
+    physical = 1 + v.get("spare", 0.0)  # cores on the die over cores that work
+    multiply = physical * (v["mac16"] * mac16 + v["mac8"] * mac16 / 2) * halved
+    vector = v["alus"] * t.logic.alu_transistor + v.get("alus16", 0.0) * k.own["fp16_alu"]
+    control = physical * (vector + v["cores"] * v.get("networks", 1.0) * t.logic.spatial_core_transistor)
     dense = silicon.sram_density_byte_per_mm2(process.sram_byte_per_mm2, v["bank"], t.sram.periphery_byte)
     phy = v.get("link_generation_mm2", k.own["nvlink3.phy"])
     blocks = {
         "multipliers": silicon.logic_area_mm2(multiply, density, t.logic.utilisation),
         "vector and control": silicon.logic_area_mm2(control, density, t.logic.utilisation),
-        "SRAM": v["sram"] * v["ecc"] / dense,
+        "SRAM": physical * v["sram"] * v["ecc"] / dense,
         "memory": _memory(record, v["sites"], k, density),
         "links": silicon.phy_area_mm2(v["link"], phy, k.own["nvlink3.controller"], density),
     }

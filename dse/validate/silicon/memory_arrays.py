@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dse.catalog import Catalog
-from dse.equations import power
+from dse.equations import power, silicon
 from dse.types import LLM
 from dse.validate.silicon.chips import rebuild
 from dse.validate.silicon.floor import Constants, values_of
@@ -70,19 +70,6 @@ def kv_byte_per_token(model: LLM) -> float:
     return float(values * model.native.kv_byte)
 
 
-def lifetime_s(endurance: float, held_byte: float, token_per_s: float, byte_per_token: float) -> float:
-    r"""Time until every cell has been written ``endurance`` times, wear spread perfectly.
-
-    .. math:: t = E\,C / (r\,b)
-
-    Args: writes E that a cell survives [1]; capacity C [byte]; tokens written r [token/s]; bytes of a token b [byte/token].
-
-    >>> round(lifetime_s(1e6, 10e9, 1000.0, 327680.0) / (365 * 86400), 2)  # years
-    0.97
-    """
-    return endurance * held_byte / (token_per_s * byte_per_token)
-
-
 def endurance(catalog: Catalog) -> Table:
     """Life of cells that hold weights, or a KV cache."""
     token = kv_byte_per_token(catalog.models[MODEL])
@@ -92,7 +79,7 @@ def endurance(catalog: Catalog) -> Table:
         writes = catalog.records["memories"][cell].values["endurance"]
         low, high = writes.low or writes.value, writes.high or writes.value
         for rate in RATES:
-            years = [lifetime_s(e, HELD_BYTE, rate, token) / YEAR_S for e in (writes.value, low, high)]
+            years = [silicon.wear_life_s(e, HELD_BYTE, rate * token) / YEAR_S for e in (writes.value, low, high)]
             rows.append(
                 {
                     "cell": cell,
