@@ -120,29 +120,36 @@ def winners_of(shard: Shard, archive: explore.Archive, study: Study, catalog: Ca
     keep = explore.leaders(archive.costs, keep=1)
     if not len(keep):
         return []
-    shop = shop_of(shard.family, study.families[shard.family], catalog)
-    values = shop.space.decode(archive.points[keep])
-    values, _ = points_of(shop.space, [shop.space.named(values, i) for i in range(len(keep))])
+    return built_winners(shard.family, archive.points[keep], shard.formats, shard.below_4_bit, study, catalog)
+
+
+def built_winners(
+    family: str, points: np.ndarray, formats: tuple[str, ...], below_4_bit: bool, study: Study, catalog: Catalog
+) -> list[Winner]:
+    """Chips at points of a family's unit cube, built in double precision."""
+    shop = shop_of(family, study.families[family], catalog)
+    values = shop.space.decode(points)
+    values, _ = points_of(shop.space, [shop.space.named(values, i) for i in range(len(points))])
     built = build_block(shop, values)
     ids = shop.space.ids(values)
     found = []
     for i, identity in enumerate(ids):
         one = _row(built, i)
         chip = one.chip
-        label = catalog.records["families"][shard.family].name
-        suffix = "-3bit" if shard.below_4_bit else ""
+        label = catalog.records["families"][family].name
+        suffix = "-3bit" if below_4_bit else ""
         design = Design(
             id=identity + suffix,
-            family=shard.family,
+            family=family,
             chip=f"{label} {identity[:6]}{suffix}",
             status="hypothetical",
-            below_4_bit=shard.below_4_bit,
+            below_4_bit=below_4_bit,
             decisions=shop.space.named(values, i),
             area_mm2=one.area_mm2,
             unit_cost_usd=one.cost_usd,
             body=_body(chip),
         )
-        found.append(Winner(design, chip, shard.formats))
+        found.append(Winner(design, chip, formats))
     return found
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dse.analysis.elasticity import winner_elasticities
+from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
 from dse.certificates import beside, rows
 from dse.errors import InfeasibleError, InputError
@@ -210,6 +211,7 @@ def run_study(
         ds = settled(plan, book, known or candidates(winners), added, facts, report)
         ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
         return _written(ds, folder, report)
+    winners += bred(plan, book, winners, seed, report)
     winners += real_chips(plan, book, added)
     cells = _cells(winners, plan, questions, report) if winners else []
     if not any(c.valid.any() for c in cells):
@@ -227,6 +229,8 @@ def run_study(
     cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))
     ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
+    ds = answered(ds, plan, book, winners, report)
+    ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
     return _written(ds, folder, report)
 
 

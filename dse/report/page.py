@@ -23,6 +23,7 @@ from dse.report import info as I
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
+from dse.report.answers import Answer, answers, lead
 
 esc = html.escape
 
@@ -47,9 +48,10 @@ METHODS = {
 
 @dataclass
 class Page:
-    """Text of the page so far and the files beside it (relative path -> content)."""
+    """Text of the page so far, the files beside it (relative path -> content), and what its analyses say."""
 
     ds: xr.Dataset
+    found: list[Answer] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     files: dict[str, str | bytes] = field(default_factory=dict)
 
@@ -80,11 +82,11 @@ def _definitions(names: list[str]) -> str:
 
 def _method(kind: str, names: list[str]) -> str:
     equations = [f"<li>{esc(e.label)} = <code>{esc(e.equation)}</code></li>" for n in names if (e := glossary.find(n)) and e.equation]
-    return f"<p>{esc(METHODS[kind])}</p>" + (f"<ul>{''.join(equations)}</ul>" if equations else "")
+    return f"<p>{esc(METHODS.get(kind, kind))}</p>" + (f"<ul>{''.join(equations)}</ul>" if equations else "")
 
 
 def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True) -> str:
-    """The four folds under a figure: definition, method and equation, assumptions used, data."""
+    """The four folds under a figure: definition, method and equation, assumptions used, data. ``kind``: of ``METHODS``, or the text."""
     case, limit_s = V.headline(page.ds)
     v = V.view(page.ds, case)
     ranking = V.winners(v, V.limit_index(v, limit_s))
@@ -95,7 +97,7 @@ def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True
     links = f'<a href="figures/{name}.csv">{name}.csv</a>' + (f', <a href="figures/{name}.svg">{name}.svg</a>' if drawn else "")
     return (
         '<div class="folds">'
-        + _fold("Definition", _definitions(names))
+        + (_fold("Definition", _definitions(names)) if names else "")
         + _fold("Method and equation", _method(kind, names))
         + _fold("Assumptions used", f'{used}<p>All values: <a href="#assumptions">assumptions</a>.</p>')
         + _fold("Data", f"<p>{links}</p>")
@@ -117,6 +119,33 @@ def figure(page: Page, record: Any, drawer: Callable[[Any], D.Canvas], kind: str
 
 
 # --- sections ------------------------------------------------------------------------------------------------------
+
+
+def _finding(page: Page) -> None:
+    """The answer of a study whose report leads with an analysis; who wins is the second sentence."""
+    ds, first = page.ds, lead(page.ds, page.found)
+    if first is None:
+        return
+    case, limit_s = V.headline(ds)
+    v = V.view(ds, case)
+    page.add(
+        '<section class="answer" id="answer">',
+        f'<p class="first">{esc(first.section.sentence)}</p>',
+        *(f"<p>{esc(a.section.sentence)}</p>" for a in page.found if a is not first),
+        f'<p class="sure">{esc(W.evidence_sentence(ds, v, V.limit_index(v, limit_s)))}</p>',
+        f'<p class="sure">{esc(V.case_name(ds, case))}. Owner\'s view: {esc(V.name_of(ds, case.scenario))}. '
+        f"{T.scenario_line(ds, case.scenario)} {esc(W.first_token_sentence(ds))}</p>",
+        "</section>",
+    )
+
+
+def _analyses(page: Page) -> None:
+    """Every analysis of the study: its finding, figures and tables."""
+    for a in page.found:
+        page.add(f'<h2 id="{esc(a.name)}">{esc(a.title)}</h2>', f"<p>{esc(a.section.sentence)}</p>")
+        for d in a.section.drawn:
+            page.add(figure(page, d, lambda drawn: drawn.canvas, a.section.method, list(d.names)))
+        page.add(*a.section.blocks)
 
 
 def _answer(page: Page) -> None:
@@ -321,16 +350,25 @@ NAVIGATION = (
 )
 
 
+SECTIONS = (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _analyses, _sources, _rerun)
+LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun)  # where an analysis leads
+
+
 def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
     """The page and the files beside it (relative path -> content): a pure function of the Dataset."""
-    page = Page(ds)
     with mpl.rc_context(D.STYLE):
-        for section in (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun):
+        page = Page(ds, list(answers(ds)))
+        first = lead(ds, page.found)
+        for section in SECTIONS if first is None else LED:
             section(page)
         case, _ = V.headline(ds)
-        page.files["figures/headline.png"] = D.png(D.front(F.fronts(ds, V.COST, case.scenario, only=case, name="headline")))
+        leading = first.section.drawn[0].canvas if first else None
+        canvas = leading or D.front(F.fronts(ds, V.COST, case.scenario, only=case, name="headline"))
+        page.files["figures/headline.png"] = D.png(canvas)
     body = "\n".join(page.body)
-    links = "".join(f'<a href="#{key}">{label}</a>' for key, label in NAVIGATION if f'id="{key}"' in body)
+    named = [(a.name, a.title) for a in page.found]
+    order = [*NAVIGATION[:1], *named, *NAVIGATION[1:]] if first else [*NAVIGATION[:-3], *named, *NAVIGATION[-3:]]
+    links = "".join(f'<a href="#{esc(key)}">{esc(label)}</a>' for key, label in order if f'id="{esc(key)}"' in body)
     title = esc(str(ds.attrs.get("title", "Design-space study")))
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     question = f'<p class="question">{esc(str(ds.attrs["question"]))}</p>' if ds.attrs.get("question") else ""

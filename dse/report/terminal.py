@@ -10,6 +10,7 @@ import xarray as xr
 from dse import glossary
 from dse.report import view as V
 from dse.report import words as W
+from dse.report.answers import sentence
 
 MOST_LINES = 25
 MOST_LIMITS = 9
@@ -68,7 +69,9 @@ def summary(ds: xr.Dataset) -> str:
     case, limit_s = V.headline(ds)
     v = V.view(ds, case)
     limit = V.limit_index(v, limit_s)
+    finding = sentence(ds)
     head = [
+        *([finding] if finding else []),
         f"{ds.attrs.get('title', 'Result')}: {V.case_name(ds, case)}, owner's view {V.name_of(ds, case.scenario)}",
         W.winner_sentence(ds, v, limit),
         W.existing_sentence(v, limit),

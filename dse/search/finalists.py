@@ -48,7 +48,7 @@ def _refined(best: Best, table: np.ndarray) -> np.ndarray:
     return np.unique(grown.reshape(-1, 5), axis=0)
 
 
-def _exact(case: Case, chips: Chip, who: np.ndarray, rows: np.ndarray, chosen: np.ndarray, formats: Sequence[str], prices) -> Metrics:
+def exact(case: Case, chips: Chip, who: np.ndarray, rows: np.ndarray, chosen: np.ndarray, formats: Sequence[str], prices) -> Metrics:
     """Metrics of picked (chip, layout, format) triples, in chunks of one shape."""
     hot = jax.tree.map(lambda *xs: np.array(xs, float), *[named_format(f) for f in formats])
     found = []
@@ -61,12 +61,12 @@ def _exact(case: Case, chips: Chip, who: np.ndarray, rows: np.ndarray, chosen: n
     return jax.tree.map(lambda *xs: np.concatenate(xs)[: len(who)], *found)
 
 
-def _together(finalists: Sequence[Finalist]) -> Chip:
+def together(finalists: Sequence[Finalist]) -> Chip:
     """All chips as one pytree with leaves (n,)."""
     return jax.tree.map(lambda *xs: np.array([float(x) for x in xs]), *[x.chip for x in finalists])
 
 
-def _best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
+def best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
     """Best layouts of all finalists, block by block."""
     parts = []
     allowed = np.array([[float(f in x.formats) for f in grid.formats] for x in finalists])
@@ -90,18 +90,18 @@ def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequenc
     formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
     grid = replace(grid, formats=formats).thinned()  # batches between are tried in the refinement
     table = layout_table(case.model, grid)
-    chips = _together(finalists)
-    coarse = _best_of(case, finalists, chips, grid, table, limits)
+    chips = together(finalists)
+    coarse = best_of(case, finalists, chips, grid, table, limits)
     if not (coarse.layout >= 0).any():
         return
     fine = _refined(coarse, table)
-    best = _best_of(case, finalists, chips, grid, fine, limits)
+    best = best_of(case, finalists, chips, grid, fine, limits)
     for s, prices in enumerate(case.prices):
         limit, who = np.nonzero(best.layout[s] >= 0)
         if not len(who):
             continue
         chosen = best.format[s, limit, who]
-        m = _exact(case, chips, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
+        m = exact(case, chips, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
         slow = np.asarray(m.tpot_s) > np.asarray(limits)[limit] * (1 + ROUNDING)
         late = np.asarray(m.ttft_s) > case.ttft_limit_s * (1 + ROUNDING)
         cache = np.array([named_format(f).kv_byte for f in formats])[chosen]

@@ -32,7 +32,7 @@ class Grid:
 
     tp: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
     dp: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128)
-    batches: Sequence[int] = tuple(sorted({round(2 ** (k / 2)) for k in range(27)}))
+    batches: Sequence[float] = tuple(sorted({round(2 ** (k / 2)) for k in range(27)}))
     pp: Sequence[int] | None = None  # None: so many stages that each holds 1, 2, 3, ... whole layers
     ep: Sequence[str] = ("none", "full")
     formats: Sequence[str] = ("bf16", "fp8", "nvfp4")

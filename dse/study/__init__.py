@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dse.study.analyses import Analysis
 from dse.study.check import check_study
 from dse.study.files import find_study, new_study, read_study, shipped_studies
 from dse.study.read import SAMPLERS, parse_study
@@ -10,6 +11,7 @@ from dse.study.values import seconds
 
 __all__ = [
     "SAMPLERS",
+    "Analysis",
     "Headline",
     "Layouts",
     "Limits",

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from dse.errors import InputError
+from dse.study.analyses import named
 from dse.study.record import Study
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def check_study(study: Study, catalog: Catalog) -> list[str]:
         if record is not None and name not in study.limits.ttft and "ttft_limit" not in record.values:
             where = f"{study.label}: limits.ttft.{name}"
             problems.append(f'{where} — found nothing, allowed a time such as "2 s" (the workload has no limit of its own)')
+    for i, analysis in enumerate(study.analyses):
+        problems += [line for kind, ids in named(analysis).items() for line in _ids(study, catalog, f"analyses[{i}]", kind, ids)]
     problems += [line for chip in study.real_chips if chip in catalog.records["chips"] for line in _buildable(study, catalog, chip)]
     return problems + [line for family in study.families for line in _space(study, catalog, family)]
 

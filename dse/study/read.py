@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dse import glossary
 from dse.errors import InputError, closest
+from dse.study.analyses import Analysis, read_analyses
 from dse.study.check import check_study
 from dse.study.claims import read_rows
 from dse.study.record import EXPERT_LAYOUTS, Headline, Layouts, Limits, Search, Study
@@ -95,19 +96,20 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file}: TOML — {error}") from error
     reader = _Reader(file, [])
-    reader.known(raw, "", (*_FIELDS, *_TABLES, "rows"))
+    reader.known(raw, "", (*_FIELDS, *_TABLES, "rows", "analyses"))
     top = {key: reader.value(raw, "", key, check, default) for key, (check, default) in _FIELDS.items()}
     top["name"] = top["name"] or path.stem
     limits = _limits(raw, top["workloads"], reader)
-    headline = _headline(raw, top, limits, reader)
     families, layouts, search = _families(raw, reader), _layouts(raw, reader), _search(raw, reader)
+    analyses = read_analyses(raw.get("analyses", []), families, reader.problem)
+    headline = _headline(raw, top, limits, analyses, reader)
     rows = read_rows(raw.get("rows", []), reader.problem)
     if (top["kind"] == "claims") != bool(raw.get("rows")):
         reader.problem("rows", f"{len(rows)} beside kind = {top['kind']!r}", 'rows with kind = "claims", and none without')
     if not families and not top["real_chips"] and not reader.problems:
         reader.problem("families", "no chip at all", "families to search, such as [families.hbm_gpu], or real_chips = [...]")
     parts: dict[str, Any] = {"limits": limits, "headline": headline, "families": families, "layouts": layouts, "search": search}
-    parts["rows"] = rows
+    parts |= {"rows": rows, "analyses": analyses}
     read: dict[str, Any] = {key: () if value is None and key in _LISTS else value for key, value in top.items()}
     study = Study(**read, **parts, text=source, path=path, label=file)
     problems = reader.problems if catalog is None else [*reader.problems, *check_study(study, catalog)]
@@ -130,10 +132,10 @@ def _limits(raw: Mapping[str, Any], workloads: tuple[str, ...] | None, reader: _
     return Limits(tpot=tuple(sorted(tpot or (), reverse=True)), ttft=times, max_chips=most)
 
 
-def _headline(raw: Mapping[str, Any], top: Mapping[str, Any], limits: Limits, reader: _Reader) -> Headline:
+def _headline(raw: Mapping[str, Any], top: Mapping[str, Any], limits: Limits, analyses: tuple[Analysis, ...], reader: _Reader) -> Headline:
     """The headline case: what the file says of it, else the first of each list and the middle limit."""
     table = reader.table(raw, "headline")
-    reader.known(table, "headline.", ("model", "workload", "scenario", "tpot"))
+    reader.known(table, "headline.", ("model", "workload", "scenario", "tpot", "analysis"))
 
     def named(key: str) -> str:
         listed = top[key + "s"]
@@ -143,7 +145,9 @@ def _headline(raw: Mapping[str, Any], top: Mapping[str, Any], limits: Limits, re
     if limits.tpot and tpot not in limits.tpot:
         allowed = ", ".join(f"{1e3 * s:g} ms" for s in limits.tpot)
         reader.problem("headline.tpot", repr(table.get("tpot")), f"one of limits.tpot: {allowed}")
-    return Headline(model=named("model"), workload=named("workload"), scenario=named("scenario"), tpot=tpot)
+    names = tuple(a.name for a in analyses)
+    lead = reader.value(table, "headline.", "analysis", one_of(*(names or ("the name of one of its [[analyses]]",))), "")
+    return Headline(model=named("model"), workload=named("workload"), scenario=named("scenario"), tpot=tpot, analysis=lead)
 
 
 def _families(raw: Mapping[str, Any], reader: _Reader) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dse.study.analyses import Analysis
 from dse.study.claims import ClaimRow
 
 EXPERT_LAYOUTS = ("none", "full")  # experts as the weights they are (ep = 1), or spread over all chips of a stage
@@ -30,6 +31,7 @@ class Headline:
     workload: str
     scenario: str
     tpot: float
+    analysis: str = ""  # the analysis whose finding the report leads with, instead of who wins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Study:
     kind: str = "search"  # or "claims": the rows are checked, with the designs of the search or of another study's result
     designs_from: str = ""  # study whose result, where there is one, gives the designs that rows compare
     rows: tuple[ClaimRow, ...] = ()
+    analyses: tuple[Analysis, ...] = ()  # further sections of the report
     text: str = field(repr=False)
     path: Path
     label: str
