@@ -40,7 +40,7 @@ def headline_case(study: Study, catalog: Catalog) -> Case:
     return replace(case, prices=(case.prices[questions.headline_scenario],))
 
 
-def ground_of(study: Study, catalog: Catalog, winners: Sequence[Winner]) -> Ground:
+def ground_of(study: Study, catalog: Catalog, winners: Sequence[Winner], result: xr.Dataset | None = None) -> Ground:
     """Everything that the analyses of a study ask: chips that need weights below 4 bit are left out."""
     owners = dict.fromkeys([*study.scenarios, *(p for a in study.analyses for p in named(a).get("prices", ()))])
     chosen = [w for w in winners if not w.design.below_4_bit and (w.design.status in (HYPOTHETICAL, EXISTING))]
@@ -64,6 +64,7 @@ def ground_of(study: Study, catalog: Catalog, winners: Sequence[Winner]) -> Grou
         case=headline_case(study, catalog),
         prices={p: as_floats(catalog.prices[p]) for p in owners},
         grid=replace(grid_of(study, wide_formats(study))),
+        result=result,
         rebuild=rebuild,
     )
 
@@ -97,7 +98,7 @@ def answered(ds: xr.Dataset, study: Study, catalog: Catalog, winners: Sequence[W
     """The Dataset with the variables of every analysis, under its name, and the list of analyses as an attribute."""
     if not study.analyses:
         return ds
-    ground, listed = ground_of(study, catalog, winners), []
+    ground, listed = ground_of(study, catalog, winners, ds), []
     for i, analysis in enumerate(study.analyses):
         progress(i, len(study.analyses), analysis.name)
         found = KINDS[analysis.kind].answer(ground, analysis.given)

@@ -51,6 +51,7 @@ STYLE: Any = {
     "savefig.facecolor": "none",
     "axes.axisbelow": True,
 }
+MANY = 1e7  # from which a tick is written with an exponent
 PANEL_INCH = (5.6, 4.2)
 ROOM, ROOM_ALONE = 0.38, 0.2  # share of the data's width kept free at the right for labels, in many panels and in one
 BETTER_BOX = {"lower": (0.8, 0.0, 1.0, 0.15), "higher": (0.8, 0.85, 1.0, 1.0)}  # axes fractions that the arrow "better" takes
@@ -91,6 +92,8 @@ def _family(family: str) -> tuple[str, str]:
 
 
 def _plain(value: float, _: Any) -> str:
+    if value >= MANY:
+        return f"{value:.0e}".replace("e+", "e")
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 

@@ -34,16 +34,6 @@ class Analysis:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ordered(value: Any) -> tuple[float, float, float]:
-    """Low, middle and high of a wide assumption."""
-    if not isinstance(value, list) or len(value) != 3:
-        raise WrongError("three numbers above 0, ascending: low, middle, high")
-    low, middle, high = (positive(x) for x in value)
-    if not low <= middle <= high:
-        raise WrongError("three numbers above 0, ascending: low, middle, high")
-    return low, middle, high
-
-
 _POSITIVES, _TIMES = list_of(positive), list_of(time)
 _FAMILY = Parameter(text, names="families")
 KINDS: dict[str, dict[str, Parameter]] = {
@@ -70,11 +60,8 @@ KINDS: dict[str, dict[str, Parameter]] = {
         "against": _FAMILY,
         "wafers": Parameter(_POSITIVES),  # of one model
         "lives": Parameter(_TIMES),
-        "layers": Parameter(ordered),  # written by beam instead of masks
-        "wafer_per_hour": Parameter(ordered),
-        "tool_usd": Parameter(ordered),
-        "tool_life": Parameter(time),
-        "uptime": Parameter(positive),
+        "masks": Parameter(_POSITIVES),  # that carry the weights of one die
+        "beam_rates": Parameter(list_of(positive, empty=True), ()),  # wafer layers that a beam writes in an hour, instead of masks
         "update_life": Parameter(positive),  # times as long a life where adapters in rewritable store keep a model current
     },
     # cost and feasible batch against context

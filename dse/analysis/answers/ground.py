@@ -30,6 +30,7 @@ class Ground:
     case: Case  # the headline case, of its owner alone
     prices: Mapping[str, Prices]  # of every owner whom the study or one of its analyses names
     grid: Grid
+    result: xr.Dataset | None  # the Dataset so far
     rebuild: Callable[[Known, Catalog], Chip]  # a chip as another catalogue would build it
     kept: dict[tuple[Any, ...], Units] = field(default_factory=dict, compare=False)  # units that were asked for before
 

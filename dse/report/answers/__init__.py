@@ -9,13 +9,19 @@ from typing import Any
 import xarray as xr
 
 from dse.report import view as V
-from dse.report.answers import demand
+from dse.report.answers import balance, context, demand, formats, ownership, single_user, volume
 from dse.report.answers.charts import Drawn, Section
 
 __all__ = ["Answer", "Drawn", "Section", "answers", "lead", "sentence"]
 
 KINDS: Mapping[str, Callable[[xr.Dataset, xr.Dataset, str, dict[str, Any]], Section]] = {
+    "balance": balance.section,
+    "context": context.section,
     "demand": demand.section,
+    "formats": formats.section,
+    "ownership": ownership.section,
+    "single_user": single_user.section,
+    "volume": volume.section,
 }
 
 

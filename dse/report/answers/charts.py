@@ -97,6 +97,16 @@ def spoken(value: float, low: float | None = None, high: float | None = None, un
     return f"{text} {unit}".strip()
 
 
+def ranged(sub: xr.Dataset, name: str, **at: Any) -> str:
+    """One number of an answer with its 90 % range where it is known."""
+    return spoken(pick(sub, name, **at), pick(sub, f"{name}_low", **at), pick(sub, f"{name}_high", **at))
+
+
+def band(sub: xr.Dataset, name: str, **at: Any) -> dict[str, Any]:
+    """Ends of the band of a variable, for a ``Line``; nothing where they are not known."""
+    return {e: sub[f"{name}_{e}"].sel(at).values for e in ("low", "high")} if f"{name}_low" in sub else {}
+
+
 def pick(sub: xr.Dataset, name: str, **at: Any) -> float:
     """One number of an answer, nan where the variable is missing."""
     return float(sub[name].sel(at)) if name in sub else float("nan")

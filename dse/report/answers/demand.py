@@ -10,7 +10,7 @@ import xarray as xr
 
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Line, Pair, Section, label, lines, pairs, pick, spoken
+from dse.report.answers.charts import Axis, Drawn, Line, Pair, Section, band, label, lines, pairs, pick, ranged
 
 esc = html.escape
 METHOD = (
@@ -37,7 +37,7 @@ def section(ds: xr.Dataset, sub: xr.Dataset, name: str, facts: dict[str, Any]) -
 
 
 def _of(sub: xr.Dataset, name: str, family: str) -> str:
-    return spoken(pick(sub, name, family=family), pick(sub, f"{name}_low", family=family), pick(sub, f"{name}_high", family=family))
+    return ranged(sub, name, family=family)
 
 
 def sentence(sub: xr.Dataset, served: list[str]) -> str:
@@ -55,12 +55,6 @@ def sentence(sub: xr.Dataset, served: list[str]) -> str:
     return text + (f", which takes {W.number(needed)} users with their hours." if np.isfinite(needed) else ".")
 
 
-def _bands(sub: xr.Dataset, name: str, family: str) -> tuple[Any, Any]:
-    if f"{name}_low" not in sub:
-        return None, None
-    return sub[f"{name}_low"].sel(family=family).values, sub[f"{name}_high"].sel(family=family).values
-
-
 def _rows(sub: xr.Dataset, axis: str, names: tuple[str, ...], families: list[str]) -> list[dict[str, Any]]:
     there = [n for n in names if n in sub]
     return [
@@ -73,7 +67,7 @@ def _rows(sub: xr.Dataset, axis: str, names: tuple[str, ...], families: list[str
 def by_load(sub: xr.Dataset, name: str, served: list[str]) -> Drawn:
     """Cost by requests at the same time."""
     loads = sub["load"].values
-    series = [Line(label(f), f, loads, sub["load_cost"].sel(family=f).values, *_bands(sub, "load_cost", f)) for f in served]
+    series = [Line(label(f), f, loads, sub["load_cost"].sel(family=f).values, **band(sub, "load_cost", family=f)) for f in served]
     canvas = lines(f"{name}_load", series, Axis("requests at the same time"), Axis(POUND))
     needed = {f: pick(sub, "load_needed", family=f) for f in served}
     few, many = min(needed, key=lambda f: needed[f]), max(needed, key=lambda f: needed[f])
@@ -99,7 +93,7 @@ def by_users(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any
             f"{W.percent(s)} of the capacity used"
             for u, c, n, k, s in zip(users, *shown, strict=True)
         ]
-        series.append(Line(label(f), f, users, at["users_cost"].values, *_bands(sub, "users_cost", f), tips=tips))
+        series.append(Line(label(f), f, users, at["users_cost"].values, **band(sub, "users_cost", family=f), tips=tips))
     canvas = lines(f"{name}_users", series, Axis("users of the service"), Axis(POUND))
     needed = {f: x for f in served if np.isfinite(x := pick(sub, "users_needed", family=f))}
     cheap = [min(served, key=lambda f: float(sub["users_cost"].sel(family=f).values[i])) for i in range(len(users))]
