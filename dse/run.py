@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dse.analyse import quick
 from dse.analysis.elasticity import winner_elasticities
 from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
@@ -231,6 +232,7 @@ def run_study(
     ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
     ds = answered(ds, plan, book, winners, report)
     ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
+    ds = quick(ds, plan, book, questions, seed, budget, report)
     return _written(ds, folder, report)
 
 

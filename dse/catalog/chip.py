@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dse.catalog.loader import Records
 from dse.catalog.records import Quantity, Record
 from dse.errors import InputError
@@ -147,7 +149,7 @@ def peaks(source: Source) -> PerFormat:
             own[name] = own[wider]
             source.fill(f"peak_flop_per_s.{name}", f"not computed: the rate of {wider}")
     if "fp32" not in own:
-        own["fp32"] = min(source.own("vector_fp32"), own["bf16"]) if source.has("vector_fp32") else _vector(source, own["bf16"])
+        own["fp32"] = np.minimum(source.own("vector_fp32"), own["bf16"]) if source.has("vector_fp32") else _vector(source, own["bf16"])
         source.fill("peak_flop_per_s.fp32", "rate of the vector units")
     return PerFormat(**own)
 
@@ -188,7 +190,7 @@ def static_power(source: Source) -> float:
         return source.own("idle_power")
     if source.has("die_area"):
         leakage = source.default(f"leakage.{source.node}", "static_w")
-        return min(leakage * source.own("die_area") * _dies(source), source.own("tdp"))
+        return np.minimum(leakage * source.own("die_area") * _dies(source), source.own("tdp"))
     return source.own("tdp") * source.default("static_share", "static_w")
 
 
@@ -233,7 +235,7 @@ def money(source: Source) -> dict[str, Any]:
     tdp = source.own("tdp")
     return {
         "tdp_w": tdp,
-        "host_share": min(1.0, tdp / source.default("reference_slot_power", "host_share")),
+        "host_share": np.minimum(1.0, tdp / source.default("reference_slot_power", "host_share")),
         "liquid_cooled": 1.0 if source.record.meta.get("cooling") == "liquid" else 0.0,
         "unit_cost_usd": unit_cost(source),
         "nre_usd": source.get("nre", "nre_usd"),

@@ -90,7 +90,7 @@ def _leaves(cls: type, record: Any, overrides: Mapping[str, float], problems: li
         elif quantity.unit != dimension(unit):
             problems.append(f"{record.file}: {name} — found {quantity.text_unit} ({quantity.unit}), {wanted}")
         else:
-            out[spec.name] = float(overrides.get(name, quantity.value)) * factor
+            out[spec.name] = overrides.get(name, quantity.value) * factor
     return out
 
 
@@ -145,7 +145,7 @@ def build_family(record: Any, kernels: Kernels | None = None, overrides: Mapping
     """Constants of a family. Numbers of the file under ``special.`` become the mapping ``special``. Raises InputError."""
     changed = overrides or {}
     special = {
-        name.removeprefix("special."): float(changed.get(name, quantity.value))
+        name.removeprefix("special."): changed.get(name, quantity.value)
         for name, quantity in record.values.items()
         if name.startswith("special.")
     }

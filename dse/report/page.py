@@ -43,6 +43,16 @@ METHODS = {
         "Exact derivatives of the logarithm of the cost at each family's winner, layout held fixed: "
         "after a large change another layout may be cheaper, so that costs rise less and fall more."
     ),
+    "probability": (
+        "Every uncertain number of the catalogue is drawn from its interval (lognormal, or triangular for shares and one-sided intervals; "
+        "low and high are its 5 and 95 % quantiles), all at once; the designs of the fronts are built anew from each draw and choose "
+        "anew among the layouts of the fronts. Shared numbers move all families together. Designs are not searched anew, and the error "
+        "of the model's form is in it only as far as the fitted constants' intervals carry it."
+    ),
+    "bands": "Bands hold 50 and 90 % of the samples, the line is the median; grey lines are the medians of the other panels.",
+    "variance": (
+        "Sobol indices by Saltelli's design over groups of inputs: the bar is what an input explains alone, the tick what it takes part in."
+    ),
 }
 
 
@@ -167,6 +177,7 @@ def _answer(page: Page) -> None:
     page.add(
         f"<p>{esc(below)}</p>" if below else "",
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
+        f"<p>{esc(_sampled(ds, case, limit_s))}</p>",
         f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)} '
         f"{esc(W.first_token_sentence(ds))}</p>",
         "</section>",
@@ -177,6 +188,13 @@ def _answer(page: Page) -> None:
     page.add(f'{why}<p class="under">{note}</p>' if why else "")
     page.add(T.other_cases(ds, [first], "The other cases, same owner's view"))
     page.add(_fold("All cases with the other owners' views", T.other_cases(ds, others, "")) if others else "")
+
+
+def _sampled(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
+    """Probability of the headline's ranking, where samples were drawn."""
+    from dse.report import uncertainty
+
+    return uncertainty.chance_sentence(ds, case, limit_s) if uncertainty.known(ds, case) else ""
 
 
 def _cost_figure(page: Page, y: str, scenario: str) -> str:
@@ -344,6 +362,7 @@ NAVIGATION = (
     ("bound", "Limits"),
     ("designs", "Designs"),
     ("matters", "Elasticities"),
+    ("sure-of-ranking", "How sure"),
     ("assumptions", "Assumptions"),
     ("sources", "Sources"),
     ("rerun", "Rerun and cite"),
@@ -352,6 +371,13 @@ NAVIGATION = (
 
 SECTIONS = (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _analyses, _sources, _rerun)
 LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun)  # where an analysis leads
+
+
+def _further() -> list[Callable[[Page], None]]:
+    """Sections that live in modules of their own, which import this one."""
+    from dse.report import uncertainty
+
+    return [uncertainty.section]
 
 
 def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:

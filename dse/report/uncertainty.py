@@ -1,0 +1,340 @@
+"""How sure is the ranking? Bands of cost by family, probability of being cheapest, and what the variance comes from. ``info`` and ``draw``.
+
+All numbers come from the Dataset (``cost_quantile``, ``probability_*``, ``variance_*``); without them there is no section.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dse import glossary
+from dse.report import draw as D
+from dse.report import page as P
+from dse.report import tables as T
+from dse.report import view as V
+from dse.report import words as W
+
+Row = dict[str, Any]
+KINDS = {"estimate": "#0072B2", "fit": "#009E73", "assumption": "#D55E00", "claim": "#CC79A7", "": "#888888"}
+EXISTING, REST = "existing", "all others"
+SURE = 0.9  # probability from which a ranking is called sure
+
+
+def label(name: str) -> str:
+    """Name of a competitor for people.
+
+    >>> label("existing")
+    'cheapest existing chip'
+    """
+    return "cheapest existing chip" if name == EXISTING else glossary.label(name)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Quantiles of one competitor's cost: arrays (limits) of speed [token/s/user], (limits, quantiles) of cost [USD/Mtoken]."""
+
+    name: str
+    speed: tuple[float, ...]
+    cost: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class BandsInfo:
+    """Bands of all competitors of one case."""
+
+    name: str
+    bands: tuple[Band, ...]
+    quantiles: tuple[float, ...]
+    promise: float
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[Row]:
+        return [
+            {"competitor": b.name, "token_per_s_per_user": s, **{f"q{q:g}": c for q, c in zip(self.quantiles, cost, strict=True)}}
+            for b in self.bands
+            for s, cost in zip(b.speed, b.cost, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ChanceInfo:
+    """Probability of being the cheapest family by speed: (family, ((speed, probability), ...))."""
+
+    name: str
+    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    promise: float
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[Row]:
+        return [{"family": f, "token_per_s_per_user": s, "probability_cheapest": p} for f, line in self.lines for s, p in line]
+
+
+@dataclass(frozen=True)
+class SharesInfo:
+    """Sobol indices: panels (output, ((input, kind, first, total), ...))."""
+
+    name: str
+    panels: tuple[tuple[str, tuple[tuple[str, str, float, float], ...]], ...]
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[Row]:
+        return [{"output": o, "input": n, "kind": k, "first_order": f, "total": t} for o, lines in self.panels for n, k, f, t in lines]
+
+
+def known(ds: xr.Dataset, case: V.Case | None = None) -> bool:
+    """Whether a Dataset holds samples (of a case)."""
+    if "cost_quantile" not in ds:
+        return False
+    return case is None or bool(np.isfinite(_at(ds, "probability_feasible", case).values).any())
+
+
+def _at(ds: xr.Dataset, name: str, case: V.Case) -> xr.DataArray:
+    return ds[name].sel(model=case.model, workload=case.workload, scenario=case.scenario)
+
+
+def bands(ds: xr.Dataset, case: V.Case, name: str) -> BandsInfo:
+    """Quantiles of the cost of every family, and of the cheapest chip that exists, at every promised speed of a case."""
+    table = _at(ds, "cost_quantile", case).transpose("competitor", "tpot_limit", "quantile")
+    quantiles = tuple(float(q) for q in table["quantile"].values)
+    middle = quantiles.index(0.5)
+    order = np.argsort(-ds["tpot_limit"].values)
+    found = []
+    for c in table["competitor"].values:
+        values = table.sel(competitor=c).values[order]
+        keep = np.isfinite(values[:, middle])
+        if keep.any():
+            speed = tuple(float(1 / t) for t in ds["tpot_limit"].values[order][keep])
+            found.append(Band(str(c), speed, tuple(tuple(float(x) for x in row) for row in values[keep])))
+    _, limit_s = V.headline(ds)
+    caption = _bands_caption(ds, case, found, quantiles, limit_s)
+    return BandsInfo(name, tuple(found), quantiles, 1 / limit_s, caption, f"Bands of cost against speed, {len(found)} panels. {caption}")
+
+
+def _bands_caption(ds: xr.Dataset, case: V.Case, found: list[Band], quantiles: tuple[float, ...], limit_s: float) -> str:
+    here = [(b, b.cost[i]) for b in found for i, s in enumerate(b.speed) if abs(s * limit_s - 1) < 1e-6]
+    if not here:
+        return f"{V.case_name(ds, case)}: no family meets the promise in half of the samples."
+    here.sort(key=lambda x: x[1][quantiles.index(0.5)])
+    middle = quantiles.index(0.5)
+    said = [
+        f"{label(b.name)} {W.number(c[middle])} ({W.number(c[0])} to {W.number(c[-1]) if np.isfinite(c[-1]) else 'not feasible'})"
+        for b, c in here
+    ]
+    where = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user"
+    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}."
+
+
+def chances(ds: xr.Dataset, case: V.Case, name: str) -> ChanceInfo:
+    """Which family is probably the cheapest, by promised speed."""
+    table = _at(ds, "probability_cheapest", case).transpose("competitor", "tpot_limit")
+    order = np.argsort(-ds["tpot_limit"].values)
+    speed = 1 / ds["tpot_limit"].values[order]
+    lines = []
+    for c in table["competitor"].values:
+        p = table.sel(competitor=c).values[order]
+        if c != EXISTING and np.nanmax(p, initial=0) > 0:
+            lines.append((str(c), tuple((float(s), float(x)) for s, x in zip(speed, p, strict=True) if np.isfinite(x))))
+    _, limit_s = V.headline(ds)
+    caption = chance_sentence(ds, case, limit_s)
+    return ChanceInfo(name, tuple(lines), 1 / limit_s, caption, f"Probability of being the cheapest family against speed. {caption}")
+
+
+def ranking(ds: xr.Dataset, case: V.Case, limit_s: float) -> list[tuple[str, float]]:
+    """Families by their probability of being the cheapest at a limit, the likeliest first."""
+    table = _at(ds, "probability_cheapest", case).sel(tpot_limit=limit_s, method="nearest")
+    pairs = [(str(c), float(p)) for c, p in zip(table["competitor"].values, table.values, strict=True) if c != EXISTING and np.isfinite(p)]
+    return sorted(pairs, key=lambda x: -x[1])
+
+
+def chance_sentence(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
+    """Who is probably cheapest at a limit, and at which speeds the ranking is sure."""
+    found = ranking(ds, case, limit_s)
+    if not found or found[0][1] <= 0:
+        return "No family meets the limit in any sample."
+    facts = V.attr(ds, "uncertainty", {})
+    said = ", ".join(f"{label(f)} {W.percent(p)}" for f, p in found if p >= 0.005)
+    sure = []
+    for t in sorted(ds["tpot_limit"].values, reverse=True):
+        first = ranking(ds, case, float(t))
+        if first and first[0][1] >= SURE:
+            sure.append(f"{W.number(1 / t)} ({label(first[0][0])})")
+    count = f" ({facts['inputs']:,} uncertain inputs, {facts['samples']:,} samples)" if facts else ""
+    text = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user: probability of being the cheapest family{count}: {said}. "
+    if sure:
+        return text + f"The ranking is sure to {W.percent(SURE)} at {', '.join(sure)} token/s/user."
+    return text + f"At no promised speed is one family the cheapest with {W.percent(SURE)} probability."
+
+
+def shares(ds: xr.Dataset) -> SharesInfo | None:
+    """Which inputs the variance of the winner's cost, and of its lead, comes from."""
+    if "variance_first_input" not in ds:
+        return None
+    kinds = {r["name"]: r["kind"] for r in V.attr(ds, "uncertain_inputs", [])}
+    panels = []
+    for o in ds["output"].values:
+        first, total = (ds[f"variance_{which}_input"].sel(output=o).values for which in ("first", "total"))
+        names = [str(i) for i in ds["input"].values]
+        rows = [(n, kinds.get(n, ""), float(f), float(t)) for n, f, t in zip(names, first, total, strict=True)]
+        panels.append((output_label(str(o)), tuple(sorted(rows, key=lambda r: (r[0] == REST, -r[3])))))
+    lead, lines = panels[min(1, len(panels) - 1)]
+    name, _, alone, _ = next(r for r in lines if r[0] != REST)
+    source = _strongest_source(ds)
+    caption = f"Of the variance of the lead ({lead}), {name} explains most of all single inputs: {W.percent(max(alone, 0.0))}."
+    caption += f" By source, it is {source[0]} with {W.percent(source[1])}." if source else ""
+    return SharesInfo("variance", tuple(panels), caption, f"Bars of Sobol indices, {len(panels)} panels. {caption}")
+
+
+def _strongest_source(ds: xr.Dataset) -> tuple[str, float] | None:
+    if "variance_first_input_source" not in ds:
+        return None
+    row = ds["variance_first_input_source"].isel(output=min(1, ds.sizes["output"] - 1))
+    pairs = [(str(s), float(x)) for s, x in zip(row["input_source"].values, row.values, strict=True) if s != REST]
+    return max(pairs, key=lambda x: x[1])
+
+
+def output_label(name: str) -> str:
+    """Name of an output for people.
+
+    >>> output_label("sram against hbm_gpu")
+    'SRAM machine against HBM GPU'
+    """
+    if name.startswith("cost of "):
+        return f"cost of {label(name.removeprefix('cost of '))}"
+    one, _, other = name.partition(" against ")
+    return f"{label(one)} against {label(other)}"
+
+
+def pairs_table(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
+    """Probability that the row is cheaper than the column, at one limit."""
+    table = _at(ds, "probability_cheaper", case).sel(tpot_limit=limit_s, method="nearest").transpose("competitor", "other")
+    names = [str(c) for c in table["competitor"].values]
+    body = [[html.escape(label(a)), *("–" if a == b else W.percent(float(table.sel(competitor=a, other=b))) for b in names)] for a in names]
+    return T.table(
+        ["cheaper than →", *(html.escape(label(n)) for n in names)], body, "cases", "Probability that the row is cheaper than the column"
+    )
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------------
+
+
+def draw_bands(record: BandsInfo) -> D.Canvas:
+    """One panel a competitor: 90 % and 50 % band and median; the medians of the others in grey."""
+    columns = min(4, len(record.bands))
+    rows = -(-len(record.bands) // columns)
+    canvas = D.Canvas(record.name, 11.2, 2.45 * rows)
+    grid = canvas.figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    n = len(record.quantiles)
+    finite = [x for b in record.bands for c in b.cost for x in c if np.isfinite(x)]
+    speeds = [s for b in record.bands for s in b.speed]
+    middle = record.quantiles.index(0.5)
+    for axes, band in zip(grid.flat, record.bands, strict=False):
+        hue = D._family(band.name)[0] if band.name != EXISTING else "#555555"
+        top = max(finite)
+        cost = np.array(band.cost)
+        filled = np.where(np.isfinite(cost), cost, top * 10)
+        for low in range(n // 2):
+            axes.fill_between(band.speed, filled[:, low], filled[:, n - 1 - low], color=hue, alpha=0.16 + 0.2 * low, lw=0)
+        for other in record.bands:
+            if other is not band:
+                axes.plot(other.speed, [c[middle] for c in other.cost], color=D.GRID, lw=0.9, zorder=1)
+        axes.plot(band.speed, cost[:, middle], color=hue, lw=1.8, zorder=3)
+        axes.axvline(record.promise, color=D.SOFT, lw=0.8, ls=(0, (4, 3)))
+        axes.set(xscale="log", yscale="log", xlim=(min(speeds) / 1.1, max(speeds) * 1.1), ylim=(min(finite) / 1.2, top * 1.2))
+        axes.set_title(label(band.name))
+        D._log_axis(axes.xaxis, min(speeds), max(speeds))
+        D._log_axis(axes.yaxis, min(finite), top)
+        axes.grid(True)
+    for axes in list(grid.flat)[len(record.bands) :]:
+        axes.set_axis_off()
+    canvas.figure.supxlabel(f"{glossary.axis(V.SPEED)}, at least; faster →", fontsize=8.5)
+    canvas.figure.supylabel(f"{glossary.unit(V.COST)}, lower is better", fontsize=8.5)
+    return canvas
+
+
+def draw_chances(record: ChanceInfo) -> D.Canvas:
+    """Probabilities as lines, labelled where each is highest."""
+    canvas = D.Canvas(record.name, 7.6, 3.4)
+    axes = canvas.figure.subplots()
+    for family, line in record.lines:
+        hue, marker = D._family(family)
+        x, y = [p[0] for p in line], [100 * p[1] for p in line]
+        axes.plot(x, y, color=hue, lw=1.8, marker=marker, ms=4)
+        at = int(np.argmax(y))
+        axes.annotate(label(family), (x[at], y[at]), xytext=(4, 5), textcoords="offset points", fontsize=7.5, color=D.INK)
+    speeds = [p[0] for _, line in record.lines for p in line]
+    axes.axvline(record.promise, color=D.SOFT, lw=0.8, ls=(0, (4, 3)))
+    axes.set(xscale="log", ylim=(0, 105), xlim=(min(speeds) / 1.1, max(speeds) * 1.9))
+    D._log_axis(axes.xaxis, min(speeds), max(speeds))
+    axes.set_xlabel(f"{glossary.axis(V.SPEED)}, at least; faster →")
+    axes.set_ylabel("probability of being the cheapest family (%)")
+    axes.grid(True)
+    return canvas
+
+
+def draw_shares(record: SharesInfo) -> D.Canvas:
+    """First-order index as a bar, total as a tick, colour by kind of the source."""
+    most = max(len(lines) for _, lines in record.panels)
+    canvas = D.Canvas(record.name, 11.2, (0.8 + 0.19 * most) * len(record.panels))
+    grid = canvas.figure.subplots(len(record.panels), 1, squeeze=False)[:, 0]
+    for axes, (output, lines) in zip(grid, record.panels, strict=True):
+        for i, (name, kind, first, total) in enumerate(lines):
+            bar = axes.barh(i, 100 * max(first, 0.0), height=0.66, color=KINDS.get(kind, KINDS[""]))[0]
+            bar.set_gid(canvas.tip(f"{name}: alone {100 * first:.1f} %, with interactions {100 * total:.1f} %"))
+            axes.plot([100 * max(total, 0.0)] * 2, [i - 0.33, i + 0.33], color=D.INK, lw=1.1)
+        axes.set(title=output, ylim=(len(lines) - 0.4, -0.6))
+        axes.set_xlim(left=0)
+        axes.set_yticks(range(len(lines)), [n for n, *_ in lines], fontsize=6.8)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(True, axis="x")
+    used = dict.fromkeys(k for _, lines in record.panels for _, k, _, _ in lines)
+    handles = [D.mpl.patches.Patch(color=KINDS.get(k, KINDS[""]), label=k or "all others together") for k in used]
+    canvas.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7.5)
+    canvas.figure.supxlabel("share of the variance of the logarithm (%): bar alone, tick with interactions", fontsize=8)
+    return canvas
+
+
+# --- the section -----------------------------------------------------------------------------------------------------------
+
+
+def lean(page: P.Page, record: Any, drawer: Callable[[Any], D.Canvas]) -> str:
+    """A figure without its folds: for the further cases."""
+    drawing = D.svg(drawer(record), tooltips=False)
+    page.files[f"figures/{record.name}.svg"] = D.file_svg(drawing)
+    page.files[f"figures/{record.name}.csv"] = P.csv_text(record.rows)
+    caption = f'{html.escape(record.caption)} <a href="figures/{record.name}.csv">{record.name}.csv</a>'
+    return f'<figure><div class="drawing">{D.inline(drawing, record.alt)}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def section(page: P.Page) -> None:
+    """How sure: probabilities, bands and shares of the headline case, the other cases folded."""
+    ds = page.ds
+    if not known(ds):
+        return
+    case, limit_s = V.headline(ds)
+    page.add('<h2 id="sure-of-ranking">How sure is the ranking?</h2>')
+    if known(ds, case):
+        page.add(P.figure(page, chances(ds, case, "probability"), draw_chances, "probability", [V.COST, V.SPEED]))
+        page.add(P.figure(page, bands(ds, case, "bands"), draw_bands, "bands", [V.COST, V.SPEED]))
+        page.add(pairs_table(ds, case, limit_s))
+    found = shares(ds)
+    if found:
+        page.add("<h3>Which uncertainty matters most?</h3>", P.figure(page, found, draw_shares, "variance", [V.COST]))
+    others = [c for s in V.scenarios(ds) for c in V.cases(ds, s) if c != case and known(ds, c)]
+    blocks = []
+    for i, other in enumerate(others):
+        record = bands(ds, other, f"bands-{i + 1}")
+        head = f"<h4>{html.escape(V.case_name(ds, other))}; {html.escape(V.name_of(ds, other.scenario))}</h4>"
+        blocks.append(head + lean(page, record, draw_bands) + f"<p>{html.escape(chance_sentence(ds, other, limit_s))}</p>")
+    page.add(P._fold("Bands of the other cases and owners", "".join(blocks)) if blocks else "")
