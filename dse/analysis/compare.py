@@ -173,12 +173,18 @@ def chips_of(c: Competitor, catalog: Catalog, samples: int) -> Chip:
     """Chips of a competitor under a catalogue whose values are columns (samples, 1): leaves (samples, DESIGNS), kernels (samples, 1)."""
     if c.space is None:
         chip = throttled(catalog.chips[c.name])
-        return replace(wide(replace(chip, kernels=None), samples, DESIGNS), kernels=_kernels(chip.kernels, samples))
+        return _spread(chip, samples)
     values = values_of(c)
     process = _processes(c, catalog, values["node"][0].astype(int), samples)
     constants = wide(_constants(c.family, catalog), samples)
     chip = throttled(_builder(c.family)(values, process, wide(catalog.technology, samples), constants))
-    return replace(wide(replace(chip, kernels=None), samples, DESIGNS), kernels=_kernels(chip.kernels, samples))
+    return _spread(chip, samples)
+
+
+def _spread(chip: Chip, samples: int) -> Chip:
+    """Leaves (samples, DESIGNS), those of the kernels (samples, 1)."""
+    body: Any = replace(chip, kernels=None)  # type: ignore[arg-type]
+    return replace(wide(body, samples, DESIGNS), kernels=_kernels(chip.kernels, samples))
 
 
 def _kernels(kernels: Any, samples: int) -> Any:
