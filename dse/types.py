@@ -236,6 +236,9 @@ class System:
     activation_copies: Number  # model-width vectors held for each token of a prefill chunk
     chunk_token: Number  # tokens of a prefill chunk
     overlap: Number  # share of communication hidden behind compute
+    pickup_steps: Number = 2.0  # decoding steps that a new request waits through until it is taken up and its first token is out
+    waiting: Number = 0.0  # requests of a closed loop that stand outside the running batch
+    routing_exponent: Number = 1.0  # tokens of a batch choose experts alike: T of them count as T to this power (1: independently)
 
 
 @pytree()

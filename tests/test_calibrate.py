@@ -10,7 +10,7 @@ import pytest
 
 from dse.calibrate import check, fit_all, read_plan, samples_of
 from dse.calibrate.cross import constants_by_kind, left_out
-from dse.calibrate.engine import Step, fit_stage, predicted, system_lines
+from dse.calibrate.engine import Step, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
 from dse.catalog import load_catalog
@@ -166,6 +166,8 @@ def test_ideal_constants_are_ones_and_zeros(catalog):
     for path, value in ideal.items():
         if path.endswith("efficiency") and "exp" not in path:
             assert value == 1, path
+        elif path == "system.routing_exponent":  # of the traffic, not of the chip: the same in all files
+            assert value == catalog.constants["hbm_gpu"].system.routing_exponent
         elif not path.endswith((*kept, "factor")):
             assert value == 0, path
 
@@ -186,6 +188,7 @@ def test_units_and_keys_of_lines():
 def known_steps(plan, catalog):
     """Latencies that the model itself gives with known constants, of two chips and two engines."""
     truth = {("kernel_floor", "nvidia-h100-sxm"): 1.3, ("kernel_floor", "nvidia-b200-sxm"): 0.7, ("moe_floor", "all"): 0.4}
+    truth |= {("moe_kernels", "all"): 4.0, ("latent_kernels", "all"): 8.0, ("routing_exponent", "all"): 0.85}
     truth |= {("interference", e): v for e, v in (("vllm", 1.1), ("trtllm", 0.8))} | {("host_s", e): 4e-4 for e in ("vllm", "trtllm")}
     leaves = [leaf for leaf in plan.system if leaf.what == "tpot_s"]
     steps = []
@@ -197,8 +200,7 @@ def known_steps(plan, catalog):
                     steps.append(Step(run, "tpot_s", 1.0, (chip, model, engine, form)))
 
     def values(chip: str, engine: str) -> dict[str, float]:
-        owners = {"chip": chip, "engine": engine}
-        return {leaf.name: truth[leaf.name, owners.get(leaf.per, "all")] for leaf in leaves}
+        return {leaf.name: truth[leaf.name, owners(chip, engine).get(leaf.per, "all")] for leaf in leaves}
 
     seconds = predicted(steps, catalog, Chips(catalog, {}), values)
     return truth, leaves, [dataclasses.replace(s, seconds=float(t)) for s, t in zip(steps, seconds, strict=True)]

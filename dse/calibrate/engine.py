@@ -19,7 +19,7 @@ from dse.calibrate.files import Lines, line, pooled, wider
 from dse.calibrate.fit import QUANTILE_90, Constant
 from dse.calibrate.plan import Plan, SystemLeaf
 from dse.catalog import Catalog
-from dse.validate.engines import engine_of
+from dse.validate.engines import base_of, engine_of
 from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.runs import Models, Run, run_of
@@ -33,6 +33,8 @@ LEFT_OUT = ("chip", "model", "engine")
 STEP = 0.05  # relative, of the difference that gives a sensitivity
 ROUNDS = 2  # the model is nearly linear in these constants: it is linearised, fitted, and linearised again
 MS_PER_S = 1000.0
+OF_THE_TRAFFIC = ("routing_exponent",)  # says what requests do, whatever serves them: the ideal constants hold the same
+IDEAL = "ideal"
 
 Slot = tuple[str, str]  # leaf, and the chip, engine or ``all`` that it belongs to
 
@@ -71,14 +73,19 @@ def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
         except Unpredictable:
             continue
         if engine:
-            group = (row["chip"], run.model, engine, row["precision_weights"])
+            group = (row["chip"], run.model, base_of(engine), row["precision_weights"])
             found.append(Step(run, METRICS[row["metric"]], float(row["value"]) / MS_PER_S, group))
     return found
 
 
 def owner(leaf: SystemLeaf, run: Run) -> str:
-    """The chip or engine that a constant of a run belongs to."""
-    return {"chip": run.chip, "engine": run.engine}.get(leaf.per, ALL)
+    """The chip, the engine or the generation of it that a constant of a run belongs to."""
+    return owners(run.chip, run.engine).get(leaf.per, ALL)
+
+
+def owners(chip: str, engine: str) -> dict[str, str]:
+    """Who a constant of a run may belong to, by the plan's word for it."""
+    return {"chip": chip, "engine": base_of(engine), "release": engine}
 
 
 def predicted(steps: Sequence[Step], catalog: Catalog, chips: Chips, values: Callable[[str, str], Mapping[str, float]]) -> np.ndarray:
@@ -118,8 +125,8 @@ class Problem:
         table = {**self.fixed, **dict(zip(self.slots, self.centre * np.exp(x), strict=True))}
 
         def leaves(chip: str, engine: str) -> dict[str, float]:
-            owners = {"chip": chip, "engine": engine}
-            centre = {leaf.name: table.get((leaf.name, owners.get(leaf.per, ALL)), leaf.value) for leaf in [*self.earlier, *self.leaves]}
+            who = owners(chip, engine)
+            centre = {leaf.name: table.get((leaf.name, who.get(leaf.per, ALL)), leaf.value) for leaf in [*self.earlier, *self.leaves]}
             return {k: v * (1.0 + STEP) if k == scaled else v for k, v in centre.items()}
 
         return leaves
@@ -227,12 +234,19 @@ def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) ->
                     wide = wider(c, plan.procedure["substitute_interval"], False)
                     made.setdefault(other, {})[path] = line(path, wide, "estimate", f"no serving runs of this chip: as {file}", SOURCE)
             continue
-        if leaf.per == "engine":
+        if leaf.per in ("engine", "release"):
             for engine, c in values.items():
                 text = line(path, c, "fit", note_of(fits[leaf.what], leaf, engine), SOURCE)
                 made.setdefault("_engines", {})[f"{engine}.{leaf.name}"] = text.replace(path, f"{engine}.{leaf.name}", 1)
-        mean = pooled([{leaf.name: c} for c in values.values()])[leaf.name]
-        note = "mean over the fitted engines" if leaf.per == "engine" else note_of(fits[leaf.what], leaf, ALL)
+        latest = [c for who, c in values.items() if leaf.per != "release" or who == base_of(who)]
+        mean = pooled([{leaf.name: c} for c in latest])[leaf.name]
+        note = (
+            "mean over the fitted engines in their latest generation"
+            if leaf.per in ("engine", "release")
+            else note_of(fits[leaf.what], leaf, ALL)
+        )
         for file in plan.engine_files:
             made.setdefault(file, {})[path] = line(path, mean, "fit", note, SOURCE)
+        if leaf.name in OF_THE_TRAFFIC:
+            made.setdefault(IDEAL, {})[path] = line(path, mean, "fit", f"{note}; of the traffic, not of the chip", SOURCE)
     return made

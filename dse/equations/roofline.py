@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import TINY, filled_share, shares, smooth_max
+from dse.equations.smooth import TINY, filled_share, monotone, shares, smooth_max
 from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytree
 
 # Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
@@ -224,6 +224,24 @@ def experts_hit(experts: Number, per_token: Number, tokens: Number) -> Number:
     return experts * filled_share(tokens, per_token / count)
 
 
+@monotone(+1, +1)
+def distinct_tokens(tokens: Number, exponent: Number) -> Number:
+    r"""Tokens that choose their experts independently, of a batch whose tokens resemble one another: :math:`T^\gamma`, T below one.
+
+    Requests of one service ask alike and answer alike, so that a batch uses fewer experts than independent choices would. The number is
+    that of the traffic, not of the chip: the ideal constants hold the same.
+
+    Args:
+        tokens: T [token]. exponent: gamma, 1 for independent choices [1].
+
+    References: dse-system-fit
+
+    >>> round(float(distinct_tokens(64.0, 0.85)), 2), float(distinct_tokens(0.5, 0.85))
+    (34.3, 0.5)
+    """
+    return tokens * jnp.maximum(tokens, 1.0) ** (exponent - 1.0)
+
+
 def experts_ffn(
     tokens: Number,
     hidden: Number,
@@ -238,6 +256,7 @@ def experts_ffn(
     peak_flop_per_s: Number,
     s_per_byte: Number,
     blend: Number,
+    distinct: Number | None = None,
 ) -> Time:
     r"""Fused mixture-of-experts feed-forward of one rank, without communication.
 
@@ -259,7 +278,7 @@ def experts_ffn(
         constants: Fit constants (``Moe``).
         peak_flop_per_s: Dense peak of the arithmetic format [FLOP/s].
         s_per_byte: Of the store that holds the weights [s/byte].
-        blend: 1 smooth, 0 hard maximum.
+        blend: 1 smooth, 0 hard maximum. distinct: Tokens that choose their experts independently; all by default [token].
 
     Returns: Time [s].
 
@@ -272,7 +291,7 @@ def experts_ffn(
     >>> round(float(t.total) * 1e6, 1)
     105.3
     """
-    hit = jnp.maximum(experts_hit(experts, per_token, tokens) / expert_parallel, TINY)
+    hit = jnp.maximum(experts_hit(experts, per_token, tokens if distinct is None else distinct) / expert_parallel, TINY)
     rows = tokens * per_token / expert_parallel
     each = rows / hit
     busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel) * each / (each + constants.imbalance_token)

@@ -28,15 +28,26 @@ def interference_s(batch: Number, output_tokens: Number, prefill_s: Number, fact
     return factor * batch / output_tokens * prefill_s
 
 
-def first_token_s(host_s: Number, tpot_s: Number, prefill_s: Number, load: Number, queue: Number, batch: Number) -> Number:
+def first_token_s(
+    host_s: Number,
+    tpot_s: Number,
+    prefill_s: Number,
+    load: Number,
+    queue: Number,
+    batch: Number,
+    slot_s: Number = 0.0,
+    steps: Number = 2.0,
+) -> Number:
     r"""Mean time to first token in a closed loop.
 
-    .. math:: h + 2\,TPOT + P\,\left(1 + \frac{\rho}{1 - \rho}\right) + \xi\,\frac{B - 1}{2}\,P,
+    .. math:: h + n\,TPOT + P\,\left(1 + \frac{\rho}{1 - \rho}\right) + \xi\,\frac{B - 1}{2}\,P + t_s,
         \quad \rho = \min\left(\tfrac{B}{n_{out}} P / TPOT,\ 0.9\right)
 
     Args:
         host_s: Fixed part [s]. tpot_s: Time per output token [s]. prefill_s: One prefill [s].
         load: Share of the time spent in prefill, rho before the bound [1]. queue: xi [1]. batch: B of the rank [1].
+        slot_s: Wait for a place in the running batch, t_s [s].
+        steps: Decoding steps n before a new request is taken up and after its prefill, which the engine's polling decides [1].
 
     References: dse-operator-fit
 
@@ -44,7 +55,7 @@ def first_token_s(host_s: Number, tpot_s: Number, prefill_s: Number, load: Numbe
     0.2599
     """
     rho = jnp.minimum(load, BUSIEST)
-    return host_s + 2.0 * tpot_s + prefill_s / (1.0 - rho) + queue * (batch - 1.0) / 2.0 * prefill_s
+    return host_s + steps * tpot_s + prefill_s / (1.0 - rho) + queue * (batch - 1.0) / 2.0 * prefill_s + slot_s
 
 
 BUSIEST = 0.9  # load beyond which the queueing term is held: above it a closed loop throttles itself
@@ -53,6 +64,15 @@ BUSIEST = 0.9  # load beyond which the queueing term is held: above it a closed 
 def prefill_load(batch: Number, output_tokens: Number, prefill_s: Number, tpot_s: Number) -> Number:
     """Share of the time that an instance spends in prefill [1]."""
     return batch / output_tokens * prefill_s / jnp.maximum(tpot_s, TINY)
+
+
+def slot_wait_s(waiting: Number, output_tokens: Number, tpot_s: Number, batch: Number) -> Number:
+    r"""Mean wait for a place in the running batch with ``waiting`` requests outside it: :math:`w\,n_{out}\,TPOT/B`, by Little's law [s].
+
+    >>> slot_wait_s(0.5, 512.0, 0.008, 8.0)
+    0.256
+    """
+    return waiting * output_tokens * tpot_s / batch
 
 
 def requests_per_s(batch: Number, ttft_s: Number, tpot_s: Number, output_tokens: Number) -> Number:

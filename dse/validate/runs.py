@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dse.catalog import Catalog
 from dse.errors import InputError
@@ -66,6 +66,8 @@ class Run:
     engine: str = ""
     burst: bool = True  # False: of the median request, which arrived alone, and not after a wave of others
     whole: bool = False  # an open layout spans all chips (else the best one is replicated)
+    queued: bool = False  # requests wait outside: every place of the instance is taken by one that decodes
+    wide: bool = False  # an open layout may split the attention by requests and spread the experts
 
 
 def squeeze(name: str) -> str:
@@ -209,6 +211,7 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         engine=engine_of(row.get("software", "")),
         burst=not row.get("metric", "").endswith("_median"),
         whole=alone,
+        queued=phrase and serving == "aggregated",
     )
 
 
@@ -237,7 +240,9 @@ def _mlperf(row: Row, chip: str, models: Models) -> Run:
     """A submission: the layout is the best on its chips, the batch what the memory holds, the lengths those of the data set."""
     model = models.find(row.get("model", ""))
     form, chips, engine = format_of(row, model), number(row, "n_chips", 1.0), engine_of(row.get("software", ""))
-    return Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=chips, engine=engine)
+    latent = any(float(g.attention.latent) > 0 for g in models.catalog.models[model].groups)
+    run = Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=chips, engine=engine)
+    return replace(run, queued=True, wide=latent)
 
 
 WIDE_FORMATS = {

@@ -14,7 +14,8 @@ from dse.formats import default_format
 from dse.types import Chip, Format, Layout, Workload, named_format
 from dse.units import to_si
 from dse.validate.batch import Answer, Ask, answers
-from dse.validate.engines import in_engine
+from dse.validate.engines import in_engine, read_engines
+from dse.validate.operators import variant_of
 from dse.validate.resolve import Chips
 from dse.validate.rows import Row
 from dse.validate.runs import LARGEST_BATCH, Cut, Models, Run, run_of
@@ -49,7 +50,10 @@ class Evaluator:
             assert on is not None
             gpu = str(on.constants.meta.get("family", GPU)) == GPU  # engines are measured on GPUs
             leaves = self.system(run.chip, run.engine) if self.system else {}
-            self._chips[key] = in_engine(on.chip, run.engine if gpu else "", leaves, run.burst)
+            engine = run.engine if gpu else ""
+            kind = read_engines()[engine].all_reduce if engine else ""
+            own = variant_of("all_reduce", kind, on.constants) if kind else None
+            self._chips[key] = in_engine(on.chip, engine, leaves, run.burst, own)
         return self._chips[key]
 
     def _ask(self, run: Run, serving: str) -> Ask:
@@ -97,7 +101,7 @@ class Evaluator:
     def _best(self, options: list[Run]) -> Run:
         def rank(run: Run) -> tuple[bool, float]:
             a = self.metrics(run, run.serving)
-            return a.feasible, a.output_token_per_s_per_chip
+            return a.feasible, _output(run, a, _latency(run, a, 0.0)) / a.chips
 
         return options[0] if len(options) == 1 else max(options, key=rank)
 
@@ -107,7 +111,10 @@ def _layouts(run: Run) -> list[Run]:
     if run.cut is not None:
         return [run]
     fits = [tp for tp in DEGREES if tp <= run.chips and not (run.whole and run.chips % tp)]
-    return [replace(run, cut=Cut(tp=tp, pp=run.chips / tp if run.whole else 1.0)) for tp in fits]
+    cuts = [Cut(tp=tp, pp=run.chips / tp if run.whole else 1.0) for tp in fits]
+    if run.wide:  # attention by requests, experts spread
+        cuts += [Cut(dp=tp, ep=tp) for tp in fits if tp > 1]
+    return [replace(run, cut=cut) for cut in cuts]
 
 
 def _latency(run: Run, m: Answer, prefill_s: float) -> float:
@@ -115,6 +122,16 @@ def _latency(run: Run, m: Answer, prefill_s: float) -> float:
     if run.serving == "static":
         return prefill_s + run.osl * float(m.tpot_s)
     return float(m.ttft_s) + max(run.osl - 1.0, 0.0) * float(m.tpot_s)
+
+
+def _output(run: Run, m: Answer, latency: float) -> float:
+    """Output tokens a second of an instance; where requests queue outside, its places are always taken by requests that decode."""
+    assert run.cut is not None and run.batch is not None
+    if run.serving == "decode":
+        return m.output_token_per_s_per_chip * run.cut.chips
+    if run.queued:
+        return run.batch / max(m.tpot_s, TINY)
+    return run.batch * run.osl / max(latency, TINY)
 
 
 def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
@@ -128,7 +145,7 @@ def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
     static = run.serving == "static"
     prefill_s = float(evaluator.metrics(run, "prefill").ttft_s) if static else 0.0
     latency = _latency(run, m, prefill_s)
-    output = float(m.output_token_per_s_per_chip) * run.cut.chips if run.serving == "decode" else run.batch * run.osl / max(latency, TINY)
+    output = _output(run, m, latency)
     of_chips = run.cut.chips * run.workers
     spread = run.chips if run.serving == "disaggregated" else run.cut.chips
     if name.startswith("ttft"):
