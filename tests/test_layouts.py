@@ -116,14 +116,13 @@ def test_every_call_is_one_slice_whatever_the_length_of_the_table(cat, block, mo
     grid = replace(DENSE, batches=tuple(range(1, 230)), max_chips=1e6)
     table = L.layout_table(case.model, grid)
     assert len(table) > L.SLICE
-    sizes, inner = [], L._slice
+    sizes, inner = [], L.reduced
 
-    def spy(*arguments):
-        tpot, costs = inner(*arguments)
+    def spy(tpot, costs, limits):
         sizes.append({x.shape for x in (tpot, *costs)})
-        return tpot, costs
+        return inner(tpot, costs, limits)
 
-    monkeypatch.setattr(L, "_slice", spy)
+    monkeypatch.setattr(L, "reduced", spy)
     whole, count = L.screen(block, case, grid, table, LIMITS)
     assert len(sizes) >= 2 * 2
     assert all(shapes == {(len(CHIPS), L.SLICE)} for shapes in sizes)

@@ -16,6 +16,8 @@ from dse.types import Number
 
 MONOTONE: dict[str, tuple[int, ...]] = {}
 
+SMALL_POWER = 2  # up to here powers of times stay well inside the range of float32
+LEAST: Number = 1e-36  # square of a time that no operator comes near; its root has a finite gradient
 TINY: Number = 1e-30  # a time or count no operator comes near; keeps 0/0 out of ratios in float32
 
 
@@ -59,9 +61,10 @@ def largest(terms: tuple[Number, ...]) -> Number:
 def smooth_max(p: int, blend: Number, *terms: Number) -> Number:
     r"""p-norm of non-negative terms with a blend towards the hard maximum.
 
-    .. math:: m \left(1 + w \sum_{i \ne \max} (x_i/m)^p\right)^{1/p}
+    .. math:: m \left(1 + w \sum_{i \ne \max} (x_i/m)^p\right)^{1/p} = \left((1 - w)\, m^p + w \sum x_i^p\right)^{1/p}
 
-    with m the largest term: unlike the textbook form it neither underflows in float32 at microseconds nor loses its gradient.
+    with m the largest term. The first form neither underflows in float32 at microseconds nor loses its gradient; for p of 1 and 2 the second
+    does not either (squares of nanoseconds are far from the smallest number), has no division, and rises in every term, also on intervals.
 
     Args:
         p: Exponent, one of 1, 2, 4, 8, 16 (static). 1 adds, large values take the maximum.
@@ -75,6 +78,10 @@ def smooth_max(p: int, blend: Number, *terms: Number) -> Number:
     >>> round(float(smooth_max(2, 0.0, 3e-6, 4e-6)) * 1e6, 6)
     4.0
     """
+    if p <= SMALL_POWER:
+        powers = [power(x, p) for x in terms]
+        total, most = jnp.maximum(sum(powers), LEAST), functools.reduce(jnp.maximum, powers, LEAST)
+        return root((1.0 - blend) * most + blend * total, p)
     m = largest(terms)
     scale = 1.0 / m
     total = sum(power(x * scale, p) for x in terms)
@@ -100,9 +107,9 @@ def shares(p: int, *terms: Number) -> tuple[Number, ...]:
     >>> [round(float(s), 2) for s in shares(2, 3.0, 4.0)]
     [0.36, 0.64]
     """
-    scale = 1.0 / largest(terms)
-    powers = [power(x * scale, p) for x in terms]
-    whole = jnp.maximum(sum(powers), TINY)
+    scale = None if p <= SMALL_POWER else 1.0 / largest(terms)
+    powers = [power(x if scale is None else x * scale, p) for x in terms]
+    whole = jnp.maximum(sum(powers), LEAST)
     return tuple(x / whole for x in powers)
 
 

@@ -6,6 +6,8 @@ and the output head. The phase is told apart by numbers alone: tokens of a seque
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 
 from dse.equations import collectives, roofline
@@ -297,7 +299,7 @@ def overlapped(time: Time, overlap: Number) -> Time:
     """
     other = time.total - time.collectives
     total = time.total - overlap * jnp.minimum(other, time.collectives)
-    return scale(total / jnp.maximum(time.total, TINY), time)
+    return replace(scale(total / jnp.maximum(time.total, TINY), time), total=total)
 
 
 def flop_per_token(model: LLM, context: Number) -> Number:

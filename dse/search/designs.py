@@ -11,7 +11,7 @@ import numpy as np
 
 from dse.chips import FAMILIES
 from dse.chips.common import Built
-from dse.search.layouts import Case, Grid, layout_table, screen
+from dse.search.layouts import Case, Grid, Memo, layout_table, screen
 from dse.search.shards import Scores
 from dse.space import Space, take
 from dse.types import Chip, FamilyConstants, Process, Slacks, Technology
@@ -63,12 +63,12 @@ def tables(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
     return {c.model_id: layout_table(c.model, grid) for c in cases}
 
 
-def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[str, np.ndarray]) -> Scores:
+def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[str, np.ndarray], memo: Memo | None = None) -> Scores:
     """Cost of every chip in every cell, over all layouts and formats of the grid (``known``: its tables by model)."""
     costs, evaluations = [], 0
     best, fastest = np.full(n, np.inf), np.full(n, np.inf)
     for i, case in enumerate(questions.cases):
-        found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s, with_layout=False)
+        found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s, with_layout=False, memo=memo)
         evaluations += count
         costs.append(found.cost.reshape(-1, n))
         if i == questions.headline_case:
@@ -85,12 +85,12 @@ def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
     """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it on the thinned grid."""
 
     thin = grid.thinned()
-    known = tables(questions.cases, thin)
+    known, memo = tables(questions.cases, thin), Memo()
 
     def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
         n = len(next(iter(values.values())))
         chips = column(build_block(shop, pad(values, size)).chip, size)
-        scores = score(chips, size, questions, thin, known)
+        scores = score(chips, size, questions, thin, known, memo)
         return replace(
             scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
         )

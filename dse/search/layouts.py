@@ -1,13 +1,14 @@
 """Which layout, format and batch is best for each chip? Every one of them is evaluated; the best per latency limit is kept.
 
 Chips lie on one axis ``(n, 1)``, layouts on another ``(1, m)``, so that terms of one axis alone are computed once. A block of chips
-meets the layouts in slices of one shape; a first jitted call gives times and costs, a second the best of each limit.
+meets the layouts in slices of one shape: a compiled call gives times and costs, a second the least of each limit (``kernel``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 
 from dse.equations import layout as cut
 from dse.errors import InfeasibleError, InputError
-from dse.evaluate import Metrics, as_floats, evaluate, money, performance, total_cost, worst_slack
-from dse.types import LLM, Chip, Deployment, Layout, Prices, Workload, named_format
+from dse.evaluate import Metrics, as_floats, evaluate
+from dse.search.kernel import F32_TOLERANCE, SLICE, Kernel, alone, kernel_of, reduced
+from dse.types import LLM, Chip, Deployment, Layout, Number, Prices, Workload, named_format
 
 LAYERS_PER_STAGE = (1, 2, 3, 4, 5, 8, 10, 16, 20, 27, 40)
-SLICE = 1024  # layouts in one call: with 128 chips the arrays of a slice stay in the cache
+KEPT = 2**27  # bytes of what depends on layouts alone, kept for each format and case
+AHEAD = 3  # slices on their way while the results of an earlier one are read
 MARGIN = 1e-5  # single precision keeps this far from a limit, so that the exact evaluation meets it
-F32_TOLERANCE = -1e-6  # slack that a single-precision screening still takes for met; the final evaluation is exact
 
 
 @dataclass(frozen=True)
@@ -105,47 +107,105 @@ def to_layout(rows: np.ndarray, fmt: str | None, mixture: bool = True, axis: int
     return Layout(tp=tp, pp=pp, cp=None, dp=dp, ep=ep, batch=batch, format=numbers)
 
 
-# --- one slice -----------------------------------------------------------------------------------------------------------
+# --- a block of chips ------------------------------------------------------------------------------------------------------
 
 
 @jax.jit
-def _could_fit(chips: Chip, model: LLM, workload: Workload, layouts: Layout) -> jax.Array:
-    """Which layouts any chip of the block could hold: weights alone against the stores, and the rules of division. Shape (m,)."""
+def _needs(model: LLM, workload: Workload, layouts: Layout, held: Number) -> tuple[Number, Number, Number]:
+    """Bytes of weights and of cache that a layout needs on a chip, and whether it keeps the rules of division. Shapes (m,)."""
     weights = cut.weight_byte(model, layouts, layouts.format)  # type: ignore[arg-type]
-    held = chips.kernels.system.kv_fill * workload.output_tokens
     kv = cut.all_caches_byte(model, workload, held, layouts, layouts.format)  # type: ignore[arg-type]
-    general = (chips.sram.capacity_byte + chips.memory.capacity_byte) * (1.0 - chips.kernels.system.reserve_share)
-    fits = (kv <= general) & (weights + kv <= general + chips.weight_store.capacity_byte)
-    return jnp.any(fits & (cut.shape_slack(model, layouts) >= F32_TOLERANCE), axis=0)
-
-
-@jax.jit
-def _slice(chips: Chip, model: LLM, workload: Workload, layouts: Layout, prices: tuple[Prices, ...], ttft: Any, allowed: Any):
-    """Times per token, and cost of every owner (inf where a limit is broken): arrays (n, m)."""
-    p = performance(chips, model, workload, layouts)
-    ok = (worst_slack(p.slack) >= F32_TOLERANCE) & (p.ttft_s <= ttft) & (allowed > 0.5)
-    costs = tuple(jnp.where(ok, total_cost(money(chips, view, p)) / p.output_token_per_s * 1e6, jnp.inf) for view in prices)
-    return p.tpot_s, costs
-
-
-@jax.jit
-def _reduce(tpot: jax.Array, costs: tuple[jax.Array, ...], limits: jax.Array):
-    """Least cost under every limit: array (scenario, limit, n). A plain minimum is vectorised; an argmin would not be."""
-    return jnp.stack([jnp.stack([jnp.min(jnp.where(tpot <= limit, cost, jnp.inf), axis=1) for limit in limits]) for cost in costs])
-
-
-@jax.jit
-def _reduce_with_layout(tpot: jax.Array, costs: tuple[jax.Array, ...], limits: jax.Array):
-    """Least cost and its layout under every limit: arrays (scenario, limit, n)."""
-    masked = [[jnp.where(tpot <= limit, cost, jnp.inf) for limit in limits] for cost in costs]
-    least = jnp.stack([jnp.stack([jnp.min(x, axis=1) for x in row]) for row in masked])
-    where = jnp.stack([jnp.stack([jnp.argmin(x, axis=1) for x in row]) for row in masked])
-    return least, where
+    shaped = cut.shape_slack(model, layouts) >= F32_TOLERANCE
+    return tuple(jnp.broadcast_to(x, jnp.shape(layouts.batch))[0] for x in (weights, kv, shaped))  # type: ignore[return-value]
 
 
 def single(tree: Any) -> Any:
     """The same pytree in single precision."""
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
+
+
+class Deck:
+    """All layouts of a table in one format for one case, smallest need of memory first, cut into slices of one shape.
+
+    What depends on layouts alone is computed once for each slice, and kept (``KEPT`` bytes at most) for the next block of chips.
+    """
+
+    def __init__(self, case: Case, table: np.ndarray, fmt: str, held: float) -> None:
+        self.case, self.table, self.fmt, self.held = case, table, fmt, held
+        self.mixture = is_mixture(case.model)
+        self.model, self.workload = single(cut.trimmed(case.model)), single(case.workload)
+        parts = [self._layouts(np.minimum(np.arange(a, a + SLICE), len(table) - 1)) for a in range(0, len(table), SLICE)]
+        needs = [_needs(self.model, self.workload, part, np.float32(held)) for part in parts]
+        weights, kv, shaped = (np.concatenate([np.asarray(x[i]) for x in needs])[: len(table)] for i in range(3))
+        rows = np.flatnonzero(shaped)
+        self.rows = rows[np.argsort((weights + kv)[rows], kind="stable")]
+        self.weights, self.kv = weights[self.rows], kv[self.rows]
+        self._fronts: dict[int, jax.Array] = {}
+        self._kernels: dict[Any, Kernel] = {}
+
+    def _layouts(self, rows: np.ndarray) -> Layout:
+        return to_layout(self.table[rows], self.fmt, self.mixture, axis=1, dtype=np.float32)
+
+    def fitting(self, chips: Chip) -> np.ndarray:
+        """Which layouts the roomiest chip of a block could hold: weights and cache against its stores."""
+        room = (chips.sram.capacity_byte + chips.memory.capacity_byte) * (1.0 - chips.kernels.system.reserve_share) * (1.0 - F32_TOLERANCE)
+        return (self.kv <= np.max(room)) & (self.weights + self.kv <= np.max(room + chips.weight_store.capacity_byte))
+
+    def part(self, start: int) -> np.ndarray:
+        """Rows of the table in a slice; the last one is filled up with its last row, which changes no minimum."""
+        return self.rows[np.minimum(np.arange(start, start + SLICE), len(self.rows) - 1)]
+
+    def arguments(self, chips: Chip, start: int, prices: tuple[Prices, ...]) -> tuple[Any, ...]:
+        """What ``priced`` takes for a slice."""
+        ttft = np.float32(self.case.ttft_limit_s * (1.0 - MARGIN))
+        return chips, self.model, self.workload, self._layouts(self.part(start)), prices, ttft
+
+    def dealt(self, chips: Chip, n: int, prices: tuple[Prices, ...]) -> Iterator[tuple[int, int, Any]]:
+        """Every slice that a chip of the block could hold: where it starts, how many of its layouts fit, times and costs (n, m)."""
+        fits = self.fitting(chips)
+        starts = [start for start in range(0, len(fits), SLICE) if fits[start : start + SLICE].any()]
+        if not starts:
+            return
+        if n == 1:
+            for start in starts:
+                yield start, int(fits[start : start + SLICE].sum()), alone(*self.arguments(chips, start, prices))
+            return
+        leaves = jax.tree.leaves(self.arguments(chips, starts[0], prices))
+        shapes = tuple(np.shape(x) for x in leaves)
+        if shapes not in self._kernels:
+            self._kernels[shapes] = kernel_of(self.arguments(chips, starts[0], prices), n)
+        kernel = self._kernels[shapes]
+        fronts = kernel.chips(leaves)
+        for start in starts:
+            if start in self._fronts:
+                front = self._fronts[start]
+            else:
+                front = kernel.layouts(jax.tree.leaves(self.arguments(chips, start, prices)))
+                if (len(self._fronts) + 1) * front.nbytes <= KEPT:
+                    self._fronts[start] = front
+            yield start, int(fits[start : start + SLICE].sum()), kernel.both(*fronts, front)
+
+
+class Memo:
+    """Decks kept from block to block, as long as what the chips of a family share stays the same."""
+
+    def __init__(self) -> None:
+        self._decks: dict[Any, Deck] = {}
+        self._shared: Any = None
+
+    def deck(self, case: Case, table: np.ndarray, fmt: str, chips: Chip) -> Deck:
+        """The deck of a case and format."""
+        key = (id(case), id(table), fmt)
+        if key not in self._decks:
+            self._decks[key] = Deck(case, table, fmt, float(np.min(chips.kernels.system.kv_fill)) * float(case.workload.output_tokens))
+        return self._decks[key]
+
+    def renew(self, chips: Chip) -> None:
+        """Forget all decks if these chips share other numbers than those before."""
+        leaves = jax.tree.leaves(chips)
+        shared = [np.asarray(x).tobytes() if np.size(x) == 1 else np.shape(x) for x in leaves]
+        if shared != self._shared:
+            self._decks, self._shared = {}, shared
 
 
 def screen(
@@ -156,50 +216,58 @@ def screen(
     limits_s: Sequence[float],
     with_layout: bool = True,
     permitted: np.ndarray | None = None,
+    memo: Memo | None = None,
 ) -> tuple[Best, int]:
     """Best layout of every chip of a block for one case, over all layouts and formats of the grid.
 
     Args:
         chips: Leaves ``(n, 1)`` or scalars. case: The question. grid: What to enumerate; table: its ``layout_table`` for the model.
         limits_s: Limits on the mean time per output token [s].
-        with_layout: False leaves out which layout is best: twice as fast.
+        with_layout: False leaves out which layout is best.
         permitted: (n, formats), which chip may use which format of the grid (None: all).
+        memo: Kept between blocks of the same case and table, it saves what depends on layouts alone.
 
     Returns: ``Best`` and the number of evaluations.
     """
-    mixture = is_mixture(case.model)
-    chips32, model, workload, prices = jax.device_put(
-        (single(chips), single(cut.trimmed(case.model)), single(case.workload), single(case.prices))
-    )
-    limits = jnp.asarray(np.asarray(limits_s) * (1.0 - MARGIN), jnp.float32)
+    chips32, prices = single(chips), single(case.prices)
+    limits = np.asarray(np.asarray(limits_s) * (1.0 - MARGIN), np.float32)
+    on_device = jnp.asarray(limits)
     n = max(np.size(x) for x in jax.tree.leaves(chips))
     shape = (len(case.prices), len(limits_s), n)
     best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1))
-    done = 0
+    memo = Memo() if memo is None else memo
+    memo.renew(chips32)
+    done, waiting = 0, deque()
     for f, name in enumerate(grid.formats):
-        may = np.ones(n) if permitted is None else permitted[:, f]
-        if not may.any():
+        may = np.ones(n, bool) if permitted is None else permitted[:, f] > 0
+        if not may.any() or not len(table):
             continue
-        fits = np.asarray(_could_fit(chips32, model, workload, to_layout(table, name, mixture, axis=1, dtype=np.float32)))
-        rows = np.flatnonzero(fits)
-        for start in range(0, len(rows), SLICE):
-            part = rows[start : start + SLICE]
-            padded = np.concatenate([part, np.repeat(part[-1:], SLICE - len(part))])
-            real = np.arange(SLICE) < len(part)
-            allowed = (real[None, :] * may[:, None]).astype(np.float32)
-            layouts = to_layout(table[padded], name, mixture, axis=1, dtype=np.float32)
-            tpot, costs = _slice(chips32, model, workload, layouts, prices, np.float32(case.ttft_limit_s * (1.0 - MARGIN)), allowed)
-            if with_layout:
-                cost, where = (np.asarray(x) for x in _reduce_with_layout(tpot, costs, limits))
-            else:
-                cost, where = np.asarray(_reduce(tpot, costs, limits)), None
-            better = cost < best.cost
-            best.cost[better] = cost[better]
-            if where is not None:
-                best.layout[better] = padded[where[better]]
-                best.format[better] = f
-            done += n * len(part)
+        deck = memo.deck(case, table, name, chips32)
+        for start, fitting, (tpot, costs) in deck.dealt(chips32, n, prices):
+            waiting.append((tpot, costs, reduced(tpot, costs, on_device), deck.part(start), f, may))
+            done += n * fitting
+            if len(waiting) > AHEAD:
+                _take(best, limits, with_layout, *waiting.popleft())
+    for item in waiting:
+        _take(best, limits, with_layout, *item)
     return best, done
+
+
+def _take(
+    best: Best, limits: np.ndarray, with_layout: bool, tpot: Any, costs: Any, least: Any, rows: np.ndarray, f: int, may: np.ndarray
+) -> None:
+    """Take from a slice what is cheaper than all before it; which layout that is is looked up for those alone."""
+    found = np.where(may, np.asarray(least), np.inf)
+    better = found < best.cost
+    if with_layout and better.any():
+        times, prices = np.asarray(tpot), [np.asarray(c) for c in costs]
+        s, k, c = np.nonzero(better)
+        for scenario in np.unique(s):
+            at = s == scenario
+            meets = (times[c[at]] <= limits[k[at], None]) & (prices[scenario][c[at]] == found[scenario, k[at], c[at], None])
+            best.layout[scenario, k[at], c[at]] = rows[meets.argmax(axis=1)]
+        best.format[better] = f
+    best.cost[better] = found[better]
 
 
 # --- one chip, exactly -----------------------------------------------------------------------------------------------------
