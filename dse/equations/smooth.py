@@ -61,10 +61,12 @@ def largest(terms: tuple[Number, ...]) -> Number:
 def smooth_max(p: int, blend: Number, *terms: Number) -> Number:
     r"""p-norm of non-negative terms with a blend towards the hard maximum.
 
-    .. math:: m \left(1 + w \sum_{i \ne \max} (x_i/m)^p\right)^{1/p} = \left((1 - w)\, m^p + w \sum x_i^p\right)^{1/p}
+    .. math::
+        m \left(1 + w \sum_{i \ne \max} (x_i/m)^p\right)^{1/p} = \left((1 - w)\, m^p + w \sum x_i^p\right)^{1/p}
 
-    with m the largest term. The first form neither underflows in float32 at microseconds nor loses its gradient; for p of 1 and 2 the second
-    does not either (squares of nanoseconds are far from the smallest number), has no division, and rises in every term, also on intervals.
+    with m the largest term. The first form neither underflows in float32 at microseconds nor loses its gradient; for p of 1 and 2 the
+    second does not either (squares of nanoseconds are far from the smallest number), has no division, and rises in every term, also on
+    intervals.
 
     Args:
         p: Exponent, one of 1, 2, 4, 8, 16 (static). 1 adds, large values take the maximum.

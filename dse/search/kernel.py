@@ -1,7 +1,7 @@
 """What is compiled to screen a block of chips: fronts of chips and of layouts, prices of every pair, and the least under every limit.
 
-Times and costs are those of ``evaluate``'s own functions in single precision, regrouped (``rewrite``). A slice of layouts is sized so that its
-rows stay in the cache and, an odd number of cache lines long, do not fall on the same lines of it.
+Times and costs are those of ``evaluate``'s own functions in single precision, regrouped (``rewrite``). A slice of layouts is sized so that
+its rows stay in the cache and, an odd number of cache lines long, do not fall on the same lines of it.
 """
 
 from __future__ import annotations

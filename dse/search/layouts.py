@@ -237,7 +237,8 @@ def screen(
     best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1))
     memo = Memo() if memo is None else memo
     memo.renew(chips32)
-    done, waiting = 0, deque()
+    done = 0
+    waiting: deque[Any] = deque()
     for f, name in enumerate(grid.formats):
         may = np.ones(n, bool) if permitted is None else permitted[:, f] > 0
         if not may.any() or not len(table):

@@ -1,9 +1,10 @@
 """The same function with fewer operations on the large axes: its jaxpr, regrouped and cut into two stages before it is compiled.
 
-Chips lie on one axis and layouts on another; only what depends on both costs time. Sums, products and extrema are regrouped so that members
-of one axis meet first, a division by something of one axis becomes a multiplication by its reciprocal, and a reciprocal that is needed twice
-is taken once. What depends on one axis alone is computed in a first stage: left in one function, XLA would fuse it into the loop over both and
-repeat it for every pair. Results differ from the plain function by rounding alone, so this serves screening; what is reported is evaluated plainly.
+Chips lie on one axis and layouts on another; only what depends on both costs time. Sums, products and extrema are regrouped so that
+members of one axis meet first, a division by something of one axis becomes a multiplication by its reciprocal, and a reciprocal that is
+needed twice is taken once. What depends on one axis alone is computed in a first stage: left in one function, XLA would fuse it into the
+loop over both and repeat it for every pair. Results differ from the plain function by rounding alone, so this serves screening; what is
+reported is evaluated plainly.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class Regrouping:
             return self.new.put(node._replace(operands=tuple(self.done[o] for o in node.operands)), more)
         found: list[tuple[int, bool]] = []
         self._chain(at, CHAINS[node.op], True, found)
-        return {"add": self._sum, "mul": self._product, "max": self._most, "min": self._least}[CHAINS[node.op]](found)
+        if CHAINS[node.op] in ("max", "min"):
+            return self._grouped(CHAINS[node.op], [self.done[o] for o, _ in found])
+        return self._sum(found) if CHAINS[node.op] == "add" else self._product(found)
 
     def _chain(self, at: int, kind: str, sign: bool, found: list[tuple[int, bool]], top: bool = True) -> None:
         """Terms of a sum, factors of a product or members of an extremum; False: subtracted, or divided by."""
@@ -149,12 +152,6 @@ class Regrouping:
     def _is(self, at: int, number: float) -> bool:
         node = self.old.nodes[at]
         return node.op == "const" and node.shape == () and float(node.value) == number
-
-    def _most(self, found: list[tuple[int, bool]]) -> int:
-        return self._grouped("max", [self.done[at] for at, _ in found])
-
-    def _least(self, found: list[tuple[int, bool]]) -> int:
-        return self._grouped("min", [self.done[at] for at, _ in found])
 
     def _sum(self, found: list[tuple[int, bool]]) -> int:
         plus = [self.done[at] for at, sign in found if sign and not self._is(at, 0.0)]
