@@ -1,0 +1,80 @@
+"""A polish: cheaper or equal, feasible, stationary; multipliers are what re-solved problems say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dse import certificates
+from dse.catalog import load_catalog
+from dse.search.finish import polish
+from dse.study import read_study
+
+STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
+FAMILY = "hbm_gpu"
+START = {
+    "node": "n3", "die_area_mm2": 590.0, "dies": 4, "voltage_v": 0.8, "cooling": "liquid", "link_byte_per_s": 1.1e11, "memory": "hbm4",
+    "stacks": 10, "datapath": "large-tile", "compute_share": 0.95,
+}  # fmt: skip
+LAYOUT = {"tp": 1.0, "pp": 1.0, "dp": 1.0, "ep": 1.0, "batch": 215.0, "format": "fp8"}
+
+
+@pytest.fixture(scope="module")
+def question():
+    catalog = load_catalog()
+    p = certificates.problem_of(read_study(STUDY, catalog), catalog, FAMILY, LIMIT_S)
+    grid = replace(p.grid, tp=(1, 2, 4), pp=(1,), batches=(128, 181, 256))
+    return {"shop": p.shop, "case": p.case, "prices": p.case.prices[p.scenario], "limit_s": LIMIT_S, "grid": grid}
+
+
+@pytest.fixture(scope="module")
+def finished(question):
+    return polish(decisions=START, layout=LAYOUT, rounds=2, each=1, **question)
+
+
+def test_a_polished_design_meets_all_limits_and_stays_where_it_is_when_polished_again(question, finished):
+    assert bool(finished.metrics.feasible[0])
+    assert float(finished.metrics.tpot_s[0]) <= LIMIT_S * (1 + 1e-9)
+    assert finished.cost == pytest.approx(float(finished.metrics.usd_per_million_output_token[0]))
+    assert finished.cost < finished.improved_from
+    assert finished.residual < 1e-3
+    for name in ("node", "memory", "stacks", "dies", "datapath", "cooling"):
+        assert finished.decisions[name] == START[name]
+
+
+def test_no_random_neighbour_in_the_same_layout_is_cheaper(question, finished):
+    from dse.search.certify import EXACT, exact
+
+    catalog = load_catalog()
+    p = certificates.problem_of(read_study(STUDY, catalog), catalog, FAMILY, LIMIT_S)
+    space, n = p.shop.space, EXACT
+    values = space.from_named(finished.decisions)
+    cube = space.encode({k: np.full(n, v) for k, v in values.items()})
+    real = np.array([v.kind == "real" for v in space.variables])
+    rng = np.random.default_rng(0)
+    moved = np.clip(cube + real * rng.standard_normal(cube.shape) * 10.0 ** rng.uniform(-4, -1, (n, 1)), 0, 1)
+    points = np.stack([space.decode(np.where(real, moved, cube))[k] for k in space.names], axis=1)
+    row = np.array([[finished.layout[k] for k in ("tp", "pp", "dp", "ep", "batch")]] * n)
+    form = np.full(n, p.grid.formats.index(finished.layout["format"]))
+    costs = exact(p, points, row, form)
+    assert np.isfinite(costs).sum() > n // 10
+    assert costs.min() >= finished.cost * (1 - 2e-6)
+
+
+@pytest.mark.parametrize("name, change", [("tpot", 2e-6), ("peak", 1e12)])
+def test_shadow_prices_are_what_problems_with_a_little_more_say(question, finished, name, change):
+    def cost(sign):
+        again = polish(decisions=finished.decisions, layout=finished.layout, extra={name: sign * change}, rounds=1, each=0, **question)
+        return again.cost
+
+    slope = (cost(-1) - cost(1)) / (2 * change)
+    assert slope == pytest.approx(finished.multipliers[name], rel=0.02, abs=1e-7 * finished.cost / change)
+    assert finished.multipliers[name] >= 0.0
+
+
+def test_a_polish_returns_to_the_optimum_from_beside_it(question, finished):
+    worse = dict(finished.decisions, voltage_v=finished.decisions["voltage_v"] * 0.97)
+    again = polish(decisions=worse, layout=finished.layout, rounds=1, each=0, **question)
+    assert again.cost == pytest.approx(finished.cost, rel=1e-4)
