@@ -366,14 +366,14 @@ def polish(
         if best is None or used is None or not changed:
             break
         for sign in (1, -1):
-            while (row := _beside(used[0], batches, sign)) is not None and not any(_same((row, used[1]), d) for d in done):
-                done.append((row, used[1]))
+            while (other := _beside(used[0], batches, sign)) is not None and not any(_same((other, used[1]), d) for d in done):
+                done.append((other, used[1]))
                 tried += 1
-                found = _polish_in(task, row, used[1], best.point, rng)
+                found = _polish_in(task, other, used[1], best.point, rng)
                 iterations += found.iterations
                 if found.worst < MET or found.cost >= best.cost - ENOUGH:
                     break
-                best, used = found, (row, used[1])
+                best, used = found, (other, used[1])
         at = best.point
     if best is None or used is None:
         return None
