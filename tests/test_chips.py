@@ -213,6 +213,18 @@ def test_an_electron_beam_trades_masks_for_wafer_cost():
     assert float(beam.cost_usd["dies"]) > float(masks.cost_usd["dies"])
 
 
+def test_room_for_updates_is_taken_from_the_kv_cache():
+    values = SPACES["burned_in"].from_named({"node": "n6"})
+    kept = {}
+    for share in (0.0, 0.01, 0.1):
+        special = {**CONSTANTS["burned_in"].special, "update_share": share}
+        chip = FAMILIES["burned_in"].build(values, PROCESSES["n6"], TECHNOLOGY, replace(CONSTANTS["burned_in"], special=special)).chip
+        kept[share] = float(chip.sram.capacity_byte)
+        rom = float(chip.weight_store.capacity_byte)
+    assert kept[0.0] - kept[0.01] == pytest.approx(0.01 * rom)
+    assert 0 < kept[0.1] < kept[0.01]
+
+
 def test_compute_in_memory_like_corsair():
     built = make("compute_in_memory", node="n6", dies=8, die_area_mm2=400, array_share=0.85, memory="lpddr5x", stacks=3, cooling="liquid")
     chip = built.chip

@@ -47,6 +47,12 @@ def layer_scale(values: Mapping[str, Any], technology: Technology) -> Number:
     return nominal / power.speed_at(values["voltage_v"], p.threshold_v, p.clock_exponent)
 
 
+def without_updates(sram: Store, rom_byte: Number, technology: Technology, family: FamilyConstants) -> Store:
+    """SRAM that rewritable layers or adapters leave to the KV cache; a tenth at least, so that the capacity stays positive."""
+    left = sram.capacity_byte - family.special["update_share"] * rom_byte
+    return dataclasses.replace(sram, capacity_byte=jnp.maximum(left, sram.capacity_byte * technology.logic.least_share))
+
+
 def cooled(values: Mapping[str, Any], parts: Parts, process: Process, technology: Technology) -> Parts:
     """The same parts with the arithmetic at a chosen share of what heat and power delivery allow: what the TDP provides for."""
     p, liquid = technology.power, values["cooling"]
@@ -69,7 +75,8 @@ def build(values: Mapping[str, Any], process: Process, technology: Technology, f
     hertz, scale = clock(values, process, technology, family), layer_scale(values, technology)
     arithmetic = 2 * rom / s["weight_byte"] / (family.layer_token_s * scale)
     units = dies * die * s["vector_per_mm2"]
-    sram, rate = sram_store(beside * (1 - family.overhead_share), die, dies, family.bank_byte, values, process, technology, family)
+    whole, rate = sram_store(beside * (1 - family.overhead_share), die, dies, family.bank_byte, values, process, technology, family)
+    sram = without_updates(whole, rom, technology, family)
     memory, memory_rate, memory_usd = off_chip(site, sites)
     joule = operation_j(family.flop_j, values, process, technology)
     parts = Parts(
