@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dse.catalog import Catalog, load_catalog
-from dse.validate.silicon import compare, memory_arrays, money
+from dse.validate.silicon import compare, erdil, memory_arrays, money
 from dse.validate.silicon.floor import constants
 from dse.validate.silicon.table import Table
 
@@ -25,6 +25,7 @@ def tables(catalog: Catalog | None = None) -> list[Table]:
         money.owner_cost(catalog),
         money.all_in_power(catalog),
         money.contrast(catalog),
+        erdil.erdil(catalog),
         money.burned_in(catalog, k),
         money.masks(catalog, k),
         memory_arrays.compute_in_memory(catalog, k),
