@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.catalog import load_catalog
+from dse.catalog.describe import new_chip
+from dse.catalog.silicon import build_family, build_range
 from dse.chips import FAMILIES
 from dse.cli import main
 from dse.equations import fabrication, finance
 from dse.errors import InputError
+from dse.results import save
+from dse.space import space_of
 from dse.validate import silicon
-from dse.validate.silicon import chips, compare, floor, memory_arrays, money, trees
+from dse.validate.silicon import chips, compare, erdil, floor, memory_arrays, money, trees
 from dse.validate.silicon.table import judged
+
+spec = importlib.util.spec_from_file_location("fake_result", Path(__file__).with_name("fake_result.py"))
+assert spec and spec.loader
+fake = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fake)
 
 CATALOG = load_catalog()
 K = floor.constants(CATALOG)
@@ -223,6 +234,101 @@ def test_trees_bracket_their_value_and_name_sources():
     assert any("families/hbm_gpu: mac" in label for _, label in found["area"]["tensor"].moved_by)
     with pytest.raises(InputError, match="nvidia-h100-sxm"):
         trees.trees(CATALOG, "nvidia-h100-sx")
+
+
+DECISIONS = {
+    "hbm_gpu": {"node": "n4", "dies": 2, "memory": "hbm3e", "stacks": 8},
+    "sram": {"integration": "wafer", "bank_byte": 6000.0},
+    "compute_in_memory": {"variant": "nvm"},
+    "burned_in": {"node": "n6", "memory": "hbm3e", "stacks": 1},
+    "stacked_dram": {"layers": 4},
+    "transformer_asic": {"compute_share": 0.3},
+}
+
+
+@pytest.mark.parametrize("family", DECISIONS)
+def test_trees_of_a_hypothetical_chip_are_those_of_the_chip_that_is_evaluated(family):
+    found = trees.design_trees(CATALOG, family, DECISIONS[family])
+    space = space_of(FAMILIES[family], build_range(CATALOG.records["families"][family]))
+    values = space.from_named(DECISIONS[family])
+    node = str(space.named(values)["node"])
+    chip = (
+        FAMILIES[family].build(values, CATALOG.processes[node], CATALOG.technology, build_family(CATALOG.records["families"][family])).chip
+    )
+    assert found["cost"][trees.WHOLE].value == pytest.approx(float(chip.unit_cost_usd))
+    assert found["power"][trees.WHOLE].value == pytest.approx(float(chip.tdp_w))
+    for parts in found.values():
+        whole = parts.pop(trees.WHOLE)
+        assert sum(part.value for part in parts.values()) == pytest.approx(whole.value)
+        assert all(part.value >= -1e-9 for part in parts.values())
+    sources = {label.rsplit(", ", 1)[1].rstrip(")") for parts in found.values() for part in parts.values() for _, label in part.moved_by}
+    assert sources and sources <= {*CATALOG.sources, "assumption", "derived", "dse-silicon-fit"}
+
+
+def test_an_interval_is_the_root_of_the_squares_of_what_each_constant_does():
+    """The interval of the leakage of a GPU by hand: only its own constant and the supply move it, once the die is given."""
+    found = trees.design_trees(CATALOG, "hbm_gpu", {"node": "n5", "voltage_v": 0.75})["power"]["leakage"]
+    leakage, exponent = CATALOG.records["processes"]["n5"].values["leakage"], CATALOG.records["technology"]["power"].values["nominal"]
+    assert found.value == pytest.approx(1600 * leakage.value)
+    k = CATALOG.technology.power.leakage_exponent_per_v
+
+    def at(nominal):
+        return found.value * 0.75 / nominal * math.exp(k * (0.75 - nominal))
+
+    by_hand = (1600 * (leakage.high - leakage.value)) ** 2 + (at(exponent.low) - found.value) ** 2
+    assert found.up == pytest.approx(by_hand)
+
+
+def test_explain_shows_trees_of_a_real_chip_a_searched_design_and_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for chip, said in (("nvidia-h100-sxm", "rebuilt from its published design variables"), ("aws-trainium2", "by its datasheet")):
+        assert main(["explain", chip]) == 0
+        out = capsys.readouterr().out
+        assert said in out and "cost of one package" in out and "siliconanalysts-cost-bridge" in out
+    (tmp_path / "mine.toml").write_text(new_chip("mine", "hbm_gpu"), encoding="utf-8")
+    assert main(["explain", "mine.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "by its datasheet" in out and "chips/mine" not in out.split("by its datasheet")[0].split("\n")[-2]
+    assert "power at its limit, W: 700" in out and "area of all dies, mm2: 814" in out
+    ds = fake.fake_dataset(each=1)
+    ds = ds.drop_vars([str(n) for n, x in ds.data_vars.items() if x.attrs.get("role") == "decision"])
+    for name, value in DECISIONS["hbm_gpu"].items():
+        ds[name] = ("design", np.array([value] * ds.sizes["design"]), {"role": "decision"})
+    save(ds, tmp_path / "reports/a/result.nc")
+    design = str(ds["design"].values[list(ds["family"].values).index("hbm_gpu")])
+    assert main(["explain", "a", "--design", design]) == 0
+    out = capsys.readouterr().out
+    wanted = trees.design_trees(CATALOG, "hbm_gpu", DECISIONS["hbm_gpu"])["cost"][trees.WHOLE].value
+    assert f"cost of one package, USD: {wanted:,.4g}" in out and "processes/n4: wafer" in out
+
+
+@pytest.mark.parametrize("chip", sorted(CATALOG.records["chips"]))
+def test_every_chip_of_the_catalogue_has_trees_that_sum_to_their_whole(chip):
+    for parts in trees.datasheet_trees(CATALOG, chip).values():
+        whole = parts.pop(trees.WHOLE)
+        assert sum(part.value for part in parts.values()) == pytest.approx(whole.value)
+        assert all(part.value >= 0 for part in parts.values())
+
+
+def test_erdils_table_under_his_assumptions_within_10_percent():
+    rows = TABLES["erdil"].rows
+    assert len(rows) == 52
+    out = {(row["case"], row["quantity"]) for row in rows if not row["within"]}
+    assert out == {("llama-3-8b-bf16", "price there, USD/Mtoken")}
+
+
+def test_erdils_reduction_times_by_hand():
+    """Eight ranks in one node, 1 MB: LL128 is fastest, 14 + 2 x 7 x 1.25 us and 7/8 of 1 MB at 95 % of 225 GB/s."""
+    record = CATALOG.records["rebuild"]["erdil"]
+    v = {name: q.value for name, q in record.values.items()}
+    chip = {key.removeprefix("h100."): q.value for key, q in record.values.items() if key.startswith("h100.")}
+    found = erdil.reduction_s(np.array(8.0), np.array(1.0), np.array(1e6), chip, v)
+    low = 6.8e-6 + 2 * 7 * 0.6e-6 + 7 / 8 * 1e6 / 225e9 / 0.5
+    middle = 14e-6 + 2 * 7 * 1.25e-6 + 7 / 8 * 1e6 / 225e9 / 0.95
+    assert float(found) == pytest.approx(min(low, middle))
+    assert float(erdil.reduction_s(np.array(1.0), np.array(1.0), np.array(1e6), chip, v)) == 0
+    model = erdil.shape_of(CATALOG.models["llama-3-70b"], 2.0)
+    assert model.params(1) == pytest.approx(70.55e9, rel=1e-3)
 
 
 def test_one_command_writes_all_tables(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from dse.errors import InputError, closest
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
+
+HOW = "value, 90 % interval, share; what moves it most, with its source"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +52,10 @@ def explain_command(
 ) -> None:
     """What a term, a chip or a design of a result is."""
     if design is not None:
-        from dse.report.export import explain_design
+        from dse.report.export import decisions_of, explain_design
 
-        text = explain_design(open_result(subject), design)
+        result = open_result(subject)
+        text = explain_design(result, design) + design_trees(open_catalog(catalog), *decisions_of(result, design))
     else:
         text = explain_name(subject, catalog)
     if as_json:
@@ -80,6 +84,8 @@ def explain_name(subject: str, folder: Path | None) -> str:
     catalog = open_catalog(folder)
     known = glossary.load()
     found = find_record(catalog, subject)
+    if found is None and subject.endswith(".toml"):
+        found = "chips", catalog.resolve("chips", subject)
     if found is None:
         ids = [identity for records in catalog.records.values() for identity in records]
         near = _result_hint(subject) or closest(subject, [*known.entries, *known.components, *known.families, *known.formats, *ids])
@@ -88,14 +94,26 @@ def explain_name(subject: str, folder: Path | None) -> str:
 
 
 def chip_trees(catalog: Catalog, chip: str) -> str:
-    """Where area, power and cost of a real chip come from, if its design variables are known."""
+    """Where area, power and cost of a chip come from: by its published design variables where they are known, else by its datasheet."""
     from dse.validate.silicon import trees
 
-    if trees.design_of(catalog, chip) is None:
-        return ""
-    return "\n\nrebuilt from its published design variables (value, 90 % interval, share; what moves it most):\n" + trees.text(
-        catalog, chip
-    )
+    if trees.design_of(catalog, chip) is not None:
+        return f"\n\nrebuilt from its published design variables ({HOW}):\n{trees.text(catalog, chip)}"
+    found = trees.datasheet_text(catalog, chip)
+    return f"\n\nby its datasheet and the constants of the catalogue ({HOW}):\n{found}" if found else ""
+
+
+def design_trees(catalog: Catalog, family: str, chip: str, decisions: Mapping[str, float | str]) -> str:
+    """The same of a design of a result; of a hypothetical one by its decisions and the catalogue of today."""
+    from dse.validate.silicon import trees
+
+    if chip in catalog.records["chips"]:
+        return chip_trees(catalog, chip)
+    try:
+        found = trees.design_text(catalog, family, decisions)
+    except InputError as error:
+        return f"\n\nthe catalogue of today does not build this design: {error.problems[0]}"
+    return f"\n\nby its decisions and the constants of the catalogue of today ({HOW}):\n{found}"
 
 
 def _result_hint(subject: str) -> str:

@@ -215,6 +215,14 @@ def _cell_lines(ds: xr.Dataset, v: V.CaseView, design: int, limit: int) -> list[
     return lines
 
 
+def decisions_of(ds: xr.Dataset, design_id: str) -> tuple[str, str, dict[str, float | str]]:
+    """Family of a design, its chip ("" for a hypothetical one), and its decisions by name. Raises InputError as ``explain_design``."""
+    design = _find(ds, design_id)
+    found = {name: _value(ds[name].values[design]) for name in V.decisions(ds)}
+    chip = str(ds["chip"].values[design]) if "chip" in ds else ""
+    return str(ds["family"].values[design]), chip, {name: value for name, value in found.items() if value is not None}
+
+
 def explain_design(ds: xr.Dataset, design_id: str) -> str:
     """One design in words: what it is, its variables, and for the headline case each limit's cost, time and limits.
 

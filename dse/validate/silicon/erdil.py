@@ -221,8 +221,8 @@ def erdil(catalog: Catalog) -> Table:
         counted([{**row, "chip": row["case"]} for row in rows]),
         rows,
         [
-            "His terms in place of ours: labels as rates, no calibrated constant, four launches of 4 us a layer, rented H100 at 2.10 USD an "
-            "hour, no context unless said. What our own model says of the same deployments, calibrated, stands in the validation report.",
+            "His terms in place of ours: labels as rates, no calibrated constant, four launches of 4 us a layer, H100 rented at 2.10 USD "
+            "an hour, no context unless said. What our own model says, calibrated, stands in reports/validation.",
             "His price at the largest speed is left out: there the front is so steep that half a per cent of speed moves it threefold, and "
             "it depends on the points of his grid.",
             "Groq has the launch time of a GPU here, as in his notebook; a statically scheduled chip has none.",
