@@ -15,6 +15,7 @@ MODEL = "llama-3-70b"
 HELD_BYTE = 10 * GB  # of KV cache on the chip, the example
 RATES = (100.0, 1000.0, 10000.0)  # tokens a second written into it: prefill and decode
 OWNER = "owner-2026"
+WEIGHTS_BYTE = 1 * GB  # of one chip, the example of programming
 CELLS = ("nvm-rram", "nvm-pcm")
 
 
@@ -36,8 +37,8 @@ def compute_in_memory(catalog: Catalog, k: Constants) -> Table:
         label = f"{record.meta['chip']} (digital)"
         rows.append(judged({"chip": label, "quantity": "die area, mm2", "predicted": made.die_mm2, "published": area}, WITHIN))
         efficiency = (made.peak_flop_per_s or 0.0) / sum(made.power_w.values()) / TOP
-        power_known = chip["tdp"].value if name == "design-corsair" else None
-        printed = None if power_known is None else chip["peak_int8"].value / power_known / TOP
+        drawn = chip["tdp"] if name == "design-corsair" else record.values["published.power"]
+        printed = chip["peak_int8"].value / drawn.value / TOP
         rows.append(judged({"chip": label, "quantity": "TOPS/W at 8 bit", "predicted": efficiency, "published": printed}, WITHIN))
     record = catalog.records["rebuild"]["design-hermes"]
     v = values_of(record)
@@ -51,12 +52,15 @@ def compute_in_memory(catalog: Catalog, k: Constants) -> Table:
         counted(rows),
         rows,
         [
-            "NorthPole: no limit of power is published (42 W is a mean on language models); its area lacks the vector units and "
-            "networks that the sources do not count.",
+            "NorthPole: against the 74 W that is published for it; 42 W is a mean on language models. Both are predictions: energy and "
+            "area of a multiplier were set on other chips as well.",
             "Corsair: TOPS/W is its peak over its 600 W; no area is published. The vendor's 38 TOPS/W is a claim for another format.",
-            "HERMES: the digital share of the family was chosen with this chip in view, so this is consistency, not prediction. Its "
-            "area is not rebuilt: "
-            "the cell is not in the sources read, and converters of another design, scaled by rate, say nothing about it.",
+            "HERMES: the digital share of the family is set on its core and its chip, so that this is consistency, not prediction.",
+            "Area of an analog design: three ways were tried and none reaches it. (1) Cells by the squares of NeuRRAM and converters by a "
+            "regression of the converter survey (283 um2 each at their rate and resolution, at the survey's best energy) give 0.08 of the "
+            "0.62 mm2 of a core; at the energy that its power allows a converter the same regression gives more than the core. "
+            "(2) Converters of ISAAC give 0.31. (3) One column in the published pitch of 4 um is 1.02 mm wide; the height of a row is not "
+            "in the sources read. The unit cell decides, and its size was not found.",
         ],
     )
 
@@ -95,6 +99,10 @@ def endurance(catalog: Catalog) -> Table:
         rows.append(
             {"cell": cell, "holds": "weights, replaced every day", "life, years": writes.value * DAY_S / YEAR_S, "verdict": "lasts"}
         )
+    special = catalog.families["compute_in_memory"].special
+    set_s = catalog.records["memories"]["nvm-rram"].values["set_time"].value
+    loads = float(silicon.programming_s(WEIGHTS_BYTE, special["nvm_cells"], set_s, special["nvm_parallel"]))
+    rows.append({"cell": "nvm-rram", "holds": f"{WEIGHTS_BYTE / GB:g} GB of weights", "programmed in, s": loads, "verdict": "loads"})
     cases = [row for row in rows if row["verdict"] == "refused"]
     words = ", ".join(
         f"{cell.removeprefix('nvm-').upper()} from {min(r['token/s into 10 GB'] for r in cases if r['cell'] == cell):g} token/s on"

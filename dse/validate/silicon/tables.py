@@ -28,6 +28,7 @@ def tables(catalog: Catalog | None = None) -> list[Table]:
         erdil.erdil(catalog),
         money.burned_in(catalog, k),
         money.masks(catalog, k),
+        money.beam(catalog),
         memory_arrays.compute_in_memory(catalog, k),
         memory_arrays.endurance(catalog),
     ]
