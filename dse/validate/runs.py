@@ -50,7 +50,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Run:
-    """One measured run. ``batch`` is None where it is what the memory holds; ``workers`` decode instances share the requests."""
+    """One measured run. ``batch`` is None where it is what the memory holds; ``workers`` decode instances share the requests that
+    ``suppliers`` prefill instances hand them."""
 
     chip: str
     model: str
@@ -63,6 +64,7 @@ class Run:
     chips: float
     prefill: Cut | None = None
     workers: float = 1.0
+    suppliers: float = 0.0  # prefill instances, where they are counted
     engine: str = ""
     burst: bool = True  # False: of the median request, which arrived alone, and not after a wave of others
     whole: bool = False  # an open layout spans all chips (else the best one is replicated)
@@ -208,6 +210,7 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         chips=number(row, "n_chips", 1.0),
         prefill=both["prefill"][1] if both else None,
         workers=count,
+        suppliers=both["prefill"][0] if both else 0.0,
         engine=engine_of(row.get("software", "")),
         burst=not row.get("metric", "").endswith("_median"),
         whole=alone,

@@ -23,6 +23,7 @@ from dse.validate.shapes import Unpredictable
 
 GPU = "hbm_gpu"
 PRICES = "owner-2026"  # no metric of a measurement depends on prices
+ROUNDS = 8  # of the decoding batch that prefill keeps supplied, from the concurrency down: the sequence falls geometrically
 DEGREES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
@@ -89,9 +90,32 @@ class Evaluator:
         self.evaluate((replace(r, batch=r.cut.dp), r.serving) for r in every if r.batch is None and r.cut)
         filled = {r: r if r.batch is not None else replace(r, batch=self.capacity(r)) for r in every}
         self.evaluate((r, r.serving) for r in filled.values())
+        filled.update(self._supplied({k: r for k, r in filled.items() if r.suppliers}))
         for run, options in tried.items():
             self._settled[run] = self._best([filled[o] for o in options])
         self.evaluate((r, "prefill") for r in (self._settled[run] for run in tried) if r.serving == "static")
+
+    def _supplied(self, runs: Mapping[Run, Run]) -> dict[Run, Run]:
+        """Disaggregated runs with the batch that decodes: what the prefill instances keep supplied, at most the concurrency.
+
+        In the steady state as many requests finish decoding as leave prefill, B / (n TPOT(B)); the rest waits in front of the prefill.
+        """
+        most = {k: float(r.batch or 0.0) for k, r in runs.items()}
+        fed = {k: self._prefill_of(r) for k, r in runs.items()}
+        self.evaluate((f, "prefill") for f in fed.values())
+        rate = {k: r.suppliers * float(fed[k].batch or 0.0) / self._known[fed[k], "prefill"].ttft_s for k, r in runs.items()}
+        now = dict(runs)
+        for _ in range(ROUNDS):
+            held = {k: rate[k] * r.osl * self._known[r, r.serving].tpot_s for k, r in now.items()}
+            now = {k: replace(r, batch=float(np.clip(held[k], min(r.workers, most[k]), most[k]))) for k, r in now.items()}
+            self.evaluate((r, r.serving) for r in now.values())
+        return now
+
+    def _prefill_of(self, run: Run) -> Run:
+        """One prefill instance of a disaggregated run at work on full chunks."""
+        assert run.prefill is not None
+        together = max(np.floor(float(self._chip(run).kernels.system.chunk_token) / run.isl), 1.0)
+        return replace(run, cut=run.prefill, batch=float(together * run.prefill.dp), workers=1.0, suppliers=0.0)
 
     def settled(self, run: Run) -> Run:
         """The run with its batch and layout filled in where the file leaves them open."""
@@ -129,7 +153,7 @@ def _output(run: Run, m: Answer, latency: float) -> float:
     assert run.cut is not None and run.batch is not None
     if run.serving == "decode":
         return m.output_token_per_s_per_chip * run.cut.chips
-    if run.queued:
+    if run.queued or run.serving == "disaggregated":
         return run.batch / max(m.tpot_s, TINY)
     return run.batch * run.osl / max(latency, TINY)
 
