@@ -26,7 +26,7 @@ GEMM_AMD = "GEMM, MI355X"
 APART = ("nvidia-l40s",)
 FEW = (0, 3, 8, 20)  # rows of a new chip
 ENOUGH = 2 * max(FEW)  # rows of a chip below which an error on the unseen says little
-SYSTEM_KINDS = {"tpot_s": "TPOT, aggregated", "ttft_s": "TTFT, aggregated"}
+SYSTEM_KINDS = {"tpot_s": "TPOT, aggregated", "ttft_s": "TTFT, aggregated", "latency_s": "static batch, NeMo"}
 
 
 def kind_of(part: str, chip: str) -> str:

@@ -19,20 +19,21 @@ from dse.calibrate.files import Lines, line, pooled, wider
 from dse.calibrate.fit import QUANTILE_90, Constant
 from dse.calibrate.plan import Plan, SystemLeaf
 from dse.catalog import Catalog
+from dse.units import to_si
 from dse.validate.engines import base_of, engine_of
 from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.runs import Models, Run, run_of
 from dse.validate.shapes import Unpredictable
-from dse.validate.systems import Evaluator
+from dse.validate.systems import Evaluator, latency_of
 
 METRICS = {"tpot": "tpot_s", "tpot_mean": "tpot_s", "ttft": "ttft_s", "ttft_mean": "ttft_s", "ttft_median": "ttft_s"}
+LATENCY = "latency_s"  # of whole requests of a static batch, where a table gives nothing else
 SOURCE = "dse-system-fit"
 ALL = "all"
 LEFT_OUT = ("chip", "model", "engine")
 STEP = 0.05  # relative, of the difference that gives a sensitivity
 ROUNDS = 2  # the model is nearly linear in these constants: it is linearised, fitted, and linearised again
-MS_PER_S = 1000.0
 OF_THE_TRAFFIC = ("routing_exponent",)  # says what requests do, whatever serves them: the ideal constants hold the same
 IDEAL = "ideal"
 
@@ -65,7 +66,8 @@ def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
     models, rules = Models(catalog), read_rules()
     found = []
     for file, row in every_row(tables):
-        if row.get("mode") != "aggregated" or row.get("metric") not in METRICS or row.get("flag") or excluded_by(rules, file, row):
+        metrics = {"aggregated": METRICS, "static batch": {"e2e_latency": LATENCY}}.get(row.get("mode", ""), {})
+        if row.get("metric") not in metrics or row.get("flag") or excluded_by(rules, file, row):
             continue
         engine = engine_of(row["software"])
         try:
@@ -74,7 +76,7 @@ def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
             continue
         if engine:
             group = (row["chip"], run.model, base_of(engine), row["precision_weights"])
-            found.append(Step(run, METRICS[row["metric"]], float(row["value"]) / MS_PER_S, group))
+            found.append(Step(run, metrics[row["metric"]], float(row["value"]) * to_si(1.0, row["unit"]), group))
     return found
 
 
@@ -92,7 +94,9 @@ def predicted(steps: Sequence[Step], catalog: Catalog, chips: Chips, values: Cal
     """Predicted latencies with leaves of ``types.System`` given by chip and engine [s]."""
     evaluator = Evaluator(chips, catalog, values)
     evaluator.settle(s.run for s in steps)
-    return np.array([getattr(evaluator.metrics(s.run, s.run.serving), s.what) for s in steps])
+    return np.array(
+        [latency_of(s.run, evaluator) if s.what == LATENCY else getattr(evaluator.metrics(s.run, s.run.serving), s.what) for s in steps]
+    )
 
 
 class Problem:
@@ -214,8 +218,10 @@ def note_of(fit: SystemFit, leaf: SystemLeaf, who: str) -> str:
     """Residual of the runs that a constant was fitted to, in words."""
     mine = np.array([owner(leaf, s.run) == who for s in fit.steps])
     size = np.abs(fit.errors[mine])
-    name = {"tpot_s": "time per output token", "ttft_s": "time to the first token"}[leaf.what]
-    return f"{name} of {mine.sum()} aggregated runs: median error {100 * np.median(size):.1f} %, p90 {100 * np.percentile(size, 90):.0f} %"
+    name = {"tpot_s": "time per output token of", "ttft_s": "time to the first token of", LATENCY: "latency of static batches in"}[
+        leaf.what
+    ]
+    return f"{name} {mine.sum()} runs: median error {100 * np.median(size):.1f} %, p90 {100 * np.percentile(size, 90):.0f} %"
 
 
 def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> dict[str, Lines]:
@@ -238,6 +244,8 @@ def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) ->
             for engine, c in values.items():
                 text = line(path, c, "fit", note_of(fits[leaf.what], leaf, engine), SOURCE)
                 made.setdefault("_engines", {})[f"{engine}.{leaf.name}"] = text.replace(path, f"{engine}.{leaf.name}", 1)
+        if leaf.what == LATENCY:  # of old software: no mean takes it up
+            continue
         latest = [c for who, c in values.items() if leaf.per != "release" or who == base_of(who)]
         mean = pooled([{leaf.name: c} for c in latest])[leaf.name]
         note = (

@@ -148,6 +148,13 @@ def _latency(run: Run, m: Answer, prefill_s: float) -> float:
     return float(m.ttft_s) + max(run.osl - 1.0, 0.0) * float(m.tpot_s)
 
 
+def latency_of(run: Run, evaluator: Evaluator) -> float:
+    """Time of a whole request of a run [s]."""
+    run = evaluator.settled(run)
+    prefill_s = evaluator.metrics(run, "prefill").ttft_s if run.serving == "static" else 0.0
+    return _latency(run, evaluator.metrics(run, run.serving), prefill_s)
+
+
 def _output(run: Run, m: Answer, latency: float) -> float:
     """Output tokens a second of an instance; where requests queue outside, its places are always taken by requests that decode."""
     assert run.cut is not None and run.batch is not None
