@@ -146,6 +146,8 @@ class Gemm:
     serial_s_per_k: Number  # one thread block walks K serially: seconds for each element of K
     quantise_pass: Number  # passes over 2 M K bytes that quantise the activations, at full bandwidth (1.5 / e_q, or 0)
     ramp_flop: Number = 0.0  # FLOP at which small GEMMs reach 1/sqrt(2) of the compute efficiency (0: at once)
+    fill_k: Number = 0.0  # inner length that filling and draining the pipeline of a tile costs
+    tail_output: Number = 0.0  # outputs whose time the last, partly filled wave of tiles wastes
 
 
 @pytree()
@@ -159,6 +161,7 @@ class Moe:
     tile_token: Number  # tokens an expert's tile is padded by
     imbalance: Number  # extra work of the busiest rank under uneven routing, at many tokens an expert
     imbalance_token: Number  # tokens an expert at which half of it is reached
+    hit_s: Number = 0.0  # seconds for each expert hit: its tile starts and its weights are fetched from another place
 
 
 @pytree()

@@ -67,7 +67,7 @@ def _members(fit: Fit, samples: Sequence[Sample]) -> list[Sample]:
     mine = [s for s in samples if (is_far(s.job) if far else s.job.case.constants == fit.part and not is_far(s.job))]
     if far:
         mine = [s for s in mine if s.job.case.equation == ("all_reduce" if fit.name else "expert_exchange")]
-        mine = [s for s in mine if s.job.case.sizes.get("inside", 1.0) == 1.0]
+        mine = [s for s in mine if s.job.case.equation != "all_reduce" or s.job.case.sizes["inside"] == 1.0]
     chosen: list[Sample] = []
     for chip in sorted({s.chip for s in mine}):
         of_chip = [s for s in mine if s.chip == chip]

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 
 from dse.calibrate.plan import Fit, Leaf, Plan
 from dse.types import AllReduce, Collective
-from dse.validate.operators import RECORDS, Job, machine_of, with_bytes
+from dse.validate.operators import RECORDS, Job, machine_of, part_of, with_bytes
 from dse.validate.predict import EQUATIONS, Exchange, Levels, columns, stacked
 
 NO_LATENCY = {"base_s": 0.0, "peer_s": 0.0, "efficiency": 1.0}
@@ -80,8 +80,8 @@ def is_far(job: Job) -> bool:
     return bool(sizes.get("far")) or sizes.get("inside", sizes.get("n", 0.0)) < sizes.get("n", 0.0)
 
 
-def record_of(fit: Fit, equation: str, leaves: dict[str, Any]) -> Any:
-    """Leaves as the record that the equation takes; the other network level costs nothing."""
+def record_of(fit: Fit, equation: str, leaves: dict[str, Any], near: Any = None) -> Any:
+    """Leaves as the record that the equation takes; the other network level costs nothing, or what ``near`` says."""
     own = RECORDS[fit.part.split(".")[0]](**leaves)
     like = next(iter(leaves.values()))
     none = {k: jnp.full_like(like, v) for k, v in NO_LATENCY.items()}
@@ -90,6 +90,8 @@ def record_of(fit: Fit, equation: str, leaves: dict[str, Any]) -> Any:
         return Levels(inner=AllReduce(**idle), outer=own)
     if equation == "all_reduce":
         return Levels(inner=own, outer=Collective(**none))
+    if equation == "expert_exchange" and fit.part == "scale_out":
+        return Exchange(near=near, far=own)
     return Exchange(near=own, far=own) if equation in ("expert_exchange", "send") else own
 
 
@@ -122,25 +124,46 @@ def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem
     chips = sorted({s.chip for s in samples})
     free = [leaf for leaf in fit.leaves if not leaf.fixed]
     by_leaf, prior = _maps(free, chips, plan)
-    index = jnp.array([chips.index(s.chip) for s in samples])
+    index = np.array([chips.index(s.chip) for s in samples])
     equation = samples[0].job.case.equation
     sizes = columns([with_bytes(s.job.case) for s in samples])
     machine = stacked([machine_of(s.job.case, s.job.on) for s in samples])
     measured = jnp.log(jnp.array([s.seconds for s in samples]))
+    near = stacked([part_of(s.job.case.constants, "", s.job.on) for s in samples]) if fit.part == "scale_out" else None
+    rows = {name: matrix[index] for name, matrix in by_leaf.items()}
+    fixed = {leaf.name: jnp.full(len(samples), leaf.value) for leaf in fit.leaves if leaf.fixed}
 
-    def values(x: Any) -> dict[str, Any]:
-        made = {leaf.name: jnp.full(len(chips), leaf.value) for leaf in fit.leaves if leaf.fixed}
-        for leaf in free:
-            inner = leaf.base + jnp.asarray(by_leaf[leaf.name]) @ x
-            made[leaf.name] = jax.nn.sigmoid(inner) if leaf.share else jnp.exp(inner)
-        return made
+    def constants(inner: dict[str, Any]) -> dict[str, Any]:
+        return {leaf.name: jax.nn.sigmoid(inner[leaf.name]) if leaf.share else jnp.exp(inner[leaf.name]) for leaf in free}
 
-    def residuals(x: Any, weights: Any) -> Any:
-        record = record_of(fit, equation, {k: v[index] for k, v in values(x).items()})
-        predicted = EQUATIONS[equation](sizes, record, machine)
-        return jnp.concatenate([weights * (jnp.log(predicted) - measured), jnp.asarray(prior) * x])
+    def misfit(inner: dict[str, Any]) -> Any:
+        """Log of predicted over measured, with one number a row for each free leaf (in log or logit)."""
+        record = record_of(fit, equation, {**constants(inner), **fixed}, near)
+        return jnp.log(EQUATIONS[equation](sizes, record, machine)) - measured
 
-    parts = Problem(jax.jit(residuals), jax.jit(jax.jacfwd(residuals)), values, len(prior), len(samples))
+    @jax.jit
+    def slopes(inner: dict[str, Any]) -> dict[str, Any]:
+        """Derivative of each row's misfit by each of its leaves: rows do not see each other, so one direction a leaf is enough."""
+        still = {name: jnp.zeros(len(samples)) for name in inner}
+        return {name: jax.jvp(misfit, (inner,), ({**still, name: jnp.ones(len(samples))},))[1] for name in inner}
+
+    fast = jax.jit(misfit)
+
+    def inner_of(x: np.ndarray, matrices: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {leaf.name: leaf.base + matrices[leaf.name] @ x for leaf in free}
+
+    def values(x: np.ndarray) -> dict[str, Any]:
+        return constants(inner_of(x, by_leaf)) | {leaf.name: np.full(len(chips), leaf.value) for leaf in fit.leaves if leaf.fixed}
+
+    def residuals(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([weights * np.asarray(fast(inner_of(x, rows))), prior * x])
+
+    def jacobian(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        by_row = slopes(inner_of(x, rows))
+        upper = sum(np.asarray(by_row[name])[:, None] * rows[name] for name in by_row)
+        return np.concatenate([weights[:, None] * upper, np.diag(prior)])
+
+    parts = Problem(residuals, jacobian, values, len(prior), len(samples))
     return parts, chips
 
 
@@ -148,9 +171,9 @@ def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], st
     """The vector with the least soft-L1 loss, deterministic."""
     x0 = np.zeros(problem.size) if start is None else start
     found = least_squares(
-        lambda x: np.asarray(problem.residuals(x, weights)),
+        lambda x: problem.residuals(x, weights),
         x0,
-        jac=lambda x: np.asarray(problem.jacobian(x, weights)),
+        jac=lambda x: problem.jacobian(x, weights),
         loss="soft_l1",
         f_scale=procedure["loss_scale"],
         max_nfev=int(procedure["max_evaluations"]),
@@ -170,7 +193,7 @@ def _intervals(fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], plan
     covariance = np.linalg.pinv(jacobian.T @ jacobian) * scatter**2
     free = [leaf for leaf in fit.leaves if not leaf.fixed]
     by_leaf, _ = _maps(free, chips, plan)
-    values = {k: np.asarray(v) for k, v in problem.values(jnp.asarray(x)).items()}
+    values = {k: np.asarray(v) for k, v in problem.values(x).items()}
     least, most = plan.procedure["smallest_interval"], plan.procedure["widest_interval"]
     made: dict[str, dict[str, Constant]] = {c: {} for c in chips}
     for leaf in fit.leaves:

@@ -17,8 +17,8 @@ from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytr
 # Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
 P_GEMM = 2
 P_DECODE = 2
-P_PREFILL = 1
-P_MOE = 2
+P_PREFILL = 2
+P_MOE = 4
 
 
 @pytree()
@@ -89,8 +89,10 @@ def gemm(
     r"""Matrix multiplication of activations [M, K] with weights [K, N].
 
     .. math::
-        t = t_0 + \left\| \frac{2MNK}{e_f P} \sqrt{1 + \frac{F_0}{2MNK}},\ \frac{b_w NK + b_a(MK + MN)}{e_b B},\ t_k K \right\|_2
-        + \frac{2 q M K}{B}
+        t = t_0 + \left\| \frac{F}{e_f P} \sqrt{1 + \frac{F_0}{F}},\ \frac{b_w NK + b_a(MK + MN)}{e_b B},\ t_k K \right\|_2
+        + \frac{2 q M K}{B}, \quad F = 2 (MN + W)(K + k_0)
+
+    The datapath is busy for more than 2MNK: a tile fills and drains its pipeline (k_0), and the last wave of tiles is partly empty (W).
 
     Args:
         m, n, k: Rows (tokens), columns and inner length [1].
@@ -112,7 +114,7 @@ def gemm(
     130.7
     """
     rate = constants.compute_efficiency * peak_flop_per_s
-    full = jnp.maximum(2.0 * m * n * k, 1.0) / rate
+    full = jnp.maximum(2.0 * (m * n + constants.tail_output) * (k + constants.fill_k), 1.0) / rate
     compute = jnp.sqrt(full * (full + constants.ramp_flop / rate))
     memory = (weight_byte * n * k + activation_byte * (m * k + m * n)) / constants.memory_efficiency * s_per_byte
     quantise = constants.quantise_pass * 2.0 * m * k * s_per_byte
@@ -182,7 +184,7 @@ def attention_prefill(
     r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
 
     .. math::
-        t = t_0 + \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right) + \frac{M}{e_b B} + t_s S
+        t = t_0 + \left\| \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right),\ \frac{M}{e_b B},\ t_s S \right\|_2
 
     Args:
         prompt: Tokens of one prompt, S [token].
@@ -263,7 +265,8 @@ def experts_ffn(
     With R = T k / ep rows on the rank, H = hit experts / ep and m = R / H tokens an expert:
 
     .. math::
-        t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_2 + \frac{R(4d + 6I) + 4Td}{e_a B}
+        t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_4
+        + \frac{R(4d + 6I) + 4Td}{e_a B} + H t_h
 
     where i = 1 + u i_0 (1 - 1/ep) m / (m + m_i) is the load of the busiest rank under uneven routing.
 
@@ -300,7 +303,7 @@ def experts_ffn(
     weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte
     moved = (rows * (4.0 * hidden + 6.0 * width) + 4.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
     core = _time(P_MOE, blend, constants.floor_s, compute, weights, 0.0, 0.0)
-    return add(core, only(weights=moved))
+    return add(core, only(weights=moved), only(overhead=hit * constants.hit_s))
 
 
 def elementwise(kernels: Number, moved_byte: Number, kernel_s: Number, efficiency: Number, s_per_byte: Number) -> Time:

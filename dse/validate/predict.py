@@ -78,7 +78,7 @@ def _experts(z: Sizes, c: Moe, x: Machine) -> Number:
 
 
 def _all_reduce(z: Sizes, c: Levels, x: Machine) -> Number:
-    links = (x.up_s_per_byte, x.out_s_per_byte)
+    links = (x.up_s_per_byte, x.out_s_per_byte * z["sharing"])
     return collectives.hierarchical_all_reduce(z["n"], z["size"], z["inside"], *links, c.inner, c.outer, x.blend)
 
 
@@ -92,8 +92,8 @@ def _send(z: Sizes, c: Exchange, x: Machine) -> Number:
 
 
 def _expert_exchange(z: Sizes, c: Exchange, x: Machine) -> Number:
-    near = collectives.exchange(z["n"], z["size"], x.up_s_per_byte, c.near)
-    return near + z["far"] * (collectives.exchange(z["n"], z["size"], x.out_s_per_byte, c.far) - near)
+    near = collectives.exchange(z["inside"], z["size"] * z["inside"] / z["n"], x.up_s_per_byte, c.near)  # sent straight to the peer
+    return near + collectives.exchange(z["n"] / z["inside"], z["size"], x.out_s_per_byte, c.far)
 
 
 def _elementwise(z: Sizes, c: Elementwise, x: Machine) -> Number:

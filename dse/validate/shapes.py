@@ -198,8 +198,10 @@ def all_reduce(row: Row) -> Case:
     """All-reduce of ``msg_bytes`` on each rank; ranks beyond ``devices_per_node`` are reached over the scale-out network."""
     n = number(row, "n_chips")
     inside = min(n, number(row, "devices_per_node", n))
-    sizes = {"n": n, "inside": inside, "size": number(row, "msg_bytes")}
-    return Case("all_reduce", "all_reduce", "bf16", sizes, variant=collective_variant(row))
+    variant = collective_variant(row)
+    sharing = inside if variant == "eager" else 1.0  # the profiled servers had one network card for all their GPUs
+    sizes = {"n": n, "inside": inside, "size": number(row, "msg_bytes"), "sharing": sharing}
+    return Case("all_reduce", "all_reduce", "bf16", sizes, variant=variant)
 
 
 def exchange(row: Row) -> Case:
@@ -231,13 +233,14 @@ def expert_exchange(row: Row) -> Case:
     kernel = "prepare" if op.endswith("prepare") else "two-sided" if "Two" in software else "one-sided"
     once = in_engine and (leg == "dispatch" or kernel == "one-sided")  # one copy for each rank that holds an expert of the token
     copies = n * (1 - (1 - 1 / n) ** k) if once else k
-    size = INDEX_BYTE * tokens * k if op.endswith("prepare") else tokens * width * copies * value
-    first = "v1" in software.lower()
-    far = not in_engine and (n > NODE_CHIPS or (first and "lowlatency" in op))
+    own = INDEX_BYTE * tokens * k * n / (n - 1)  # each rank sorts its own list, however many there are
+    size = own if op.endswith("prepare") else tokens * width * copies * value
+    inside = n if in_engine else min(n, float(NODE_CHIPS))
+    far = inside < n
     kernel += "-low" if op.endswith("low_precision") else ""
     variant = f"trtllm-{kernel}" if in_engine else "deepep-far" if far else "deepep"
-    work = size * (n - 1) / n if is_rate(row) else 0.0
-    return Case("expert_exchange", leg, "bf16", {"n": n, "size": size, "far": float(far)}, variant, work)
+    work = size * (1 - inside / n if far else 1 - 1 / n) if is_rate(row) else 0.0  # a bottleneck bandwidth counts what leaves the node
+    return Case("expert_exchange", leg, "bf16", {"n": n, "size": size, "inside": inside}, variant, work)
 
 
 ELEMENTWISE_VALUES = {"add": 3, "input_layernorm": 2, "attn_rope": 2, "mlp_act": 3, "gelu": 2, "softmax": 2, "layernorm": 2}
@@ -279,7 +282,7 @@ def layer_part(row: Row) -> Case:
     scores = batch * h * new * context
     attention = replace(plain_gemm(batch * h * new, context, d / heads), sizes=batched(batch * h, new, context, d / heads))
     values = replace(attention, sizes=batched(batch * h, new, d / heads, context))
-    reduce = Case("all_reduce", "all_reduce", "bf16", {"n": tp, "inside": tp, "size": 2 * t * d}, variant="nccl-tests")
+    reduce = Case("all_reduce", "all_reduce", "bf16", {"n": tp, "inside": tp, "size": 2 * t * d, "sharing": 1.0}, variant="nccl-tests")
     parts = {
         "Q_K_V": plain_gemm(t, 3 * d / tp, d),
         "Q_mul_K": attention,
