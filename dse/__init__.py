@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 _HOME = {
+    "Arrivals": "dse.types",
     "Chip": "dse.types",
     "Deployment": "dse.types",
     "LLM": "dse.types",

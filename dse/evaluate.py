@@ -14,15 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dse.equations import finance, power, serving
+from dse.equations import finance, power, queueing, serving
 from dse.equations import layout as cut
 from dse.equations.roofline import Time, scale
 from dse.equations.smooth import TINY
 from dse.equations.transformer import Machine, Pass, Work, flop_per_token, forward, overlapped
+from dse.errors import InputError
 from dse.formats import computed_in, default_format, pick
 from dse.types import (
     LLM,
     SLACK_TOLERANCE,
+    Arrivals,
     Chip,
     CostParts,
     Deployment,
@@ -39,6 +41,29 @@ from dse.types import (
 
 T = TypeVar("T")
 TIME_PARTS = tuple(f.name for f in fields(TimeParts))
+
+
+@pytree()
+class Arrived:
+    """What users see when requests arrive at random; beside the means and the 99th percentiles of ``Metrics``."""
+
+    rate_per_s: Number
+    load: Number  # over the rate at which all slots stay busy
+    slots: Number  # requests at the same time at most, on one attention rank: as asked, or what the cache has room for
+    concurrency: Number  # requests decoding at the same time, mean of one attention rank
+    full: Number  # probability that a newcomer finds no slot
+    prefill_share: Number  # of the time
+    tpot_p50_s: Number
+    tpot_p90_s: Number
+    tpot_p99_s: Number
+    ttft_p50_s: Number
+    ttft_p90_s: Number
+    ttft_p99_s: Number
+    input_tokens: Number
+    output_tokens: Number
+    input_cv: Number
+    output_cv: Number
+    pp: Number
 
 
 @pytree()
@@ -60,6 +85,7 @@ class Performance:
     memory: MemoryParts
     slack: SlackParts
     format: Format
+    arrivals: Arrived | None = None
 
 
 @pytree()
@@ -73,8 +99,8 @@ class Metrics:
     format: Format
     tpot_s: Number
     ttft_s: Number
-    tpot_p99_s: None
-    ttft_p99_s: None
+    tpot_p99_s: Number | None  # None without arrivals
+    ttft_p99_s: Number | None
     interactivity_token_per_s: Number
     output_token_per_s_per_chip: Number
     total_token_per_s_per_chip: Number
@@ -95,6 +121,7 @@ class Metrics:
     tpot_error: Number  # relative error that 90 % of predictions stay within, 0 where it is not known
     ttft_error: Number
     slack: SlackParts
+    arrivals: Arrived | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of ``dse eval``: plain numbers, names instead of codes, ``None`` where a key does not apply."""
@@ -341,12 +368,88 @@ def _prefill_only(chip: Chip, workload: Workload, layout: Layout, p: Passes, mod
     )
 
 
+def _stream(mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, a: Arrivals) -> tuple[Any, Number]:
+    """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots."""
+    s, isl, osl = mc.chip.kernels.system, workload.input_tokens, workload.output_tokens
+    answer = osl * (1.0 + a.output_cv**2)  # of a request in service: long answers stay longer
+    room = memory.capacity - memory.weights - memory.activations - memory.reserve
+    shape = jnp.zeros_like(isl * osl * a.input_cv * a.output_cv * room * layout.batch * layout.tp * layout.pp)
+    slots = jnp.clip(room / cut.cache_byte(model, isl + answer, layout, mc.fmt), 1.0, cut.ranks(layout)) + shape
+    width = cut.one(layout.dp)
+
+    def decoding(requests: Number) -> Number:
+        busy = replace(layout, batch=requests * width)
+        return decode_step(mc, model, workload, busy, isl + answer / 2.0).time.total
+
+    def prefilling(tokens: Number, prompts: float) -> Number:
+        one = replace(workload, input_tokens=tokens + isl - cut.fresh_tokens(workload))
+        return prefill_step(mc, model, one, layout, prompts).stage_s * s.interference
+
+    tokens = queueing.lengths(cut.fresh_tokens(workload) + shape, a.input_cv + shape)
+    alone, pair = (jax.vmap(functools.partial(prefilling, prompts=n))(tokens) for n in (1.0, 2.0))
+    whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
+    most = slots / (jnp.maximum(osl - 1.0, 0.0) * decoding(slots) + slots * whole)
+    rate = most * a.load if a.rate_per_s is None else a.rate_per_s / width
+    stream = queueing.Stream(
+        rate_per_s=rate,
+        slots=slots,
+        output_tokens=osl,
+        output_cv=a.output_cv,
+        step_s=jax.vmap(decoding)(queueing.counts(slots)),
+        prefill_s=alone,
+        pair_s=pair,
+        prompt_tokens=tokens,
+        chunk_tokens=s.chunk_token,
+    )
+    return stream, most
+
+
+def _open(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream: Any, w: Any) -> Loop:
+    """Continuous batching under random arrivals; ``layout.batch`` is the mean concurrency."""
+    s, width = chip.kernels.system, cut.one(layout.dp)
+    through = p.prefill.time.total - p.prefill.stage_s  # of the stages behind the first
+    requests = stream.rate_per_s * width
+    steps = stream.rate_per_s * jnp.maximum(workload.output_tokens - 1.0, 0.0) / w.concurrency
+    return Loop(
+        tpot_s=w.tpot_s,
+        ttft_s=s.first_token_s + through + w.ttft_s,
+        requests_per_s=requests,
+        chips=p.chips,
+        power_w=steps * p.decode.energy_j + stream.rate_per_s / p.prompts * p.prefill.energy_j,
+        interference_s=w.tpot_s - w.step_s,
+    )
+
+
+def _arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: Number, w: Any, fixed_s: Number) -> Arrived:
+    (t50, t90, t99), (f50, f90, f99) = w.tpot_quantile_s, w.ttft_quantile_s + fixed_s
+    return Arrived(
+        rate_per_s=stream.rate_per_s * cut.one(layout.dp),
+        load=stream.rate_per_s / most,
+        slots=stream.slots,
+        concurrency=w.concurrency,
+        full=w.full,
+        prefill_share=w.prefill_share,
+        tpot_p50_s=t50,
+        tpot_p90_s=t90,
+        tpot_p99_s=t99,
+        ttft_p50_s=f50,
+        ttft_p90_s=f90,
+        ttft_p99_s=f99,
+        input_tokens=cut.fresh_tokens(workload),
+        output_tokens=workload.output_tokens,
+        input_cv=a.input_cv,
+        output_cv=a.output_cv,
+        pp=layout.pp,
+    )
+
+
 MODES = {
     "aggregated": _aggregated, "disaggregated": _disaggregated, "decode": _decode_only, "prefill": _prefill_only, "static": _static,
 }  # fmt: skip
 
 
 SERVING = tuple(MODES)
+OPEN = ("aggregated",)  # modes that may have random arrivals
 
 
 def _prompts_together(chip: Chip, workload: Workload, layout: Layout, plan: Layout, mode: str) -> Number:
@@ -360,19 +463,30 @@ def _prompts_together(chip: Chip, workload: Workload, layout: Layout, plan: Layo
 
 
 def performance(
-    chip: Chip, model: LLM, workload: Workload, layout: Layout, prefill_layout: Layout | None = None, mode: str = "aggregated"
+    chip: Chip,
+    model: LLM,
+    workload: Workload,
+    layout: Layout,
+    prefill_layout: Layout | None = None,
+    mode: str = "aggregated",
+    arrivals: Arrivals | None = None,
 ) -> Performance:
     """Speed, power and memory of a deployment (money apart); broadcasting, differentiable, total.
 
     Args:
         chip, model, workload, layout: As in ``Deployment``. prefill_layout: Of a prefill instance when disaggregated.
-        mode: One of ``SERVING``.
+        mode: One of ``SERVING``. arrivals: None for a closed loop.
     """
     asked = layout.format if layout.format is not None else default_format(chip, model.native)
     memory, kv = _memory(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
     mc = machine(chip, model, layout, kv)
     isl, osl, fresh = workload.input_tokens, workload.output_tokens, cut.fresh_tokens(workload)
     context = isl if mode == "decode" else isl + osl / 2.0
+    if arrivals is not None:
+        stream, most = _stream(mc, model, workload, layout, memory, arrivals)
+        waits = queueing.everywhere(stream)
+        full, layout = layout, replace(layout, batch=waits.concurrency * cut.one(layout.dp))
+        context = isl + osl * (1.0 + arrivals.output_cv**2) / 2.0
     step = decode_step(mc, model, workload, layout, context)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
     prompts = _prompts_together(chip, workload, layout, plan, mode)
@@ -380,7 +494,11 @@ def performance(
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
     chips = cut.instance_chips(layout)
     passes = Passes(decode=step, prefill=pre, prompts=prompts, per_request_s=pre.stage_s / prompts, plan=plan, chips=chips)
-    loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
+    if arrivals is None:
+        loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
+    else:
+        loop = _open(chip, workload, layout, passes, stream, waits)
+        passes = replace(passes, decode=replace(step, time=scale(waits.step_s / step.time.total, step.time)))
     zero = jnp.zeros_like(step.time.total + pre.time.total)  # one shape for all, whatever the mode leaves out
     peak = pick(mc.fmt.compute, chip.peak_flop_per_s)
     prompt_flop = prompts * cut.one(plan.dp) * fresh * flop_per_token(model, isl - fresh / 2.0)
@@ -395,11 +513,12 @@ def performance(
         mfu=layout.batch * flop_per_token(model, context) / (step.time.total * peak * chips),
         mbu=step.moved_s / step.time.total,
         mfu_prefill=prompt_flop / (pre.stage_s * pick(pre_mc.fmt.compute, chip.peak_flop_per_s) * cut.instance_chips(plan)),
-        time=_time_parts(step.time, loop.interference_s + zero),
+        time=_time_parts(passes.decode.time, loop.interference_s + zero),
         prefill_time=pre.time,
         memory=memory,
         slack=_slack(chip, model, layout, memory),
         format=mc.fmt,
+        arrivals=None if arrivals is None else _arrived(workload, full, arrivals, stream, most, waits, loop.ttft_s - waits.ttft_s),
     )
 
 
@@ -419,7 +538,8 @@ def worst_slack(slack: SlackParts) -> Number:
 
 
 def _evaluate(d: Deployment) -> Metrics:
-    p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving)
+    p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving, d.arrivals)
+    seen = p.arrivals
     parts = money(d.chip, d.prices, p)
     cost = total_cost(parts)
     times = jnp.stack(jnp.broadcast_arrays(*(getattr(p.time, name) for name in TIME_PARTS)))
@@ -428,15 +548,15 @@ def _evaluate(d: Deployment) -> Metrics:
     facility = p.chips * finance.provisioned_w(d.chip, d.prices, p.mean_w)
     per_million = 1e6
     return Metrics(
-        feasible=(worst_slack(p.slack) >= SLACK_TOLERANCE) & (p.mean_w > 0.0),
+        feasible=(worst_slack(p.slack) >= SLACK_TOLERANCE) & (p.mean_w > 0.0) & (True if seen is None else seen.load < 1.0),
         chips=p.chips,
         batch=d.layout.batch,
         layout=d.layout,
         format=p.format,
         tpot_s=p.tpot_s,
         ttft_s=p.ttft_s,
-        tpot_p99_s=None,
-        ttft_p99_s=None,
+        tpot_p99_s=None if seen is None else seen.tpot_p99_s,
+        ttft_p99_s=None if seen is None else seen.ttft_p99_s,
         interactivity_token_per_s=1.0 / jnp.maximum(p.tpot_s, TINY),
         output_token_per_s_per_chip=p.output_token_per_s / p.chips,
         total_token_per_s_per_chip=tokens / p.chips,
@@ -457,6 +577,7 @@ def _evaluate(d: Deployment) -> Metrics:
         tpot_error=d.chip.kernels.tpot_error,
         ttft_error=d.chip.kernels.ttft_error,
         slack=p.slack,
+        arrivals=seen,
     )
 
 
@@ -485,6 +606,8 @@ def evaluate(deployment: Deployment) -> Metrics:
     References: dse-operator-fit, inferencex-app
     """
     single = any(getattr(x, "dtype", None) == jnp.float32 for x in jax.tree.leaves(deployment))
+    if deployment.arrivals is not None and deployment.serving not in OPEN:
+        raise InputError(f"arrivals — found with {deployment.serving} serving, allowed with {', '.join(OPEN)}")
     d = deployment if single else as_floats(deployment)
     layout = d.layout if _varies(d.layout.cp) else replace(d.layout, cp=None)
     return _jitted(replace(d, model=cut.trimmed(d.model), layout=layout))

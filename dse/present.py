@@ -59,6 +59,9 @@ def violations(m: Any) -> list[dict[str, Any]]:
             if f.name == "divisibility":
                 text = "a degree exceeds what it divides: tp the heads, pp the layers, ep the stage or the experts"
             found.append({"limit": f.name, "value": 1.0 - slack, "allowed": 1.0, "unit": LIMIT_UNITS[f.name], "message": text})
+    if m.arrivals is not None and float(m.arrivals.load) >= 1.0:
+        text = "requests arrive faster than they can be served; fewer arrivals, a larger batch or more chips"
+        found.append({"limit": "load", "value": float(m.arrivals.load), "allowed": 1.0, "unit": "1", "message": text})
     return found
 
 
@@ -78,6 +81,15 @@ def intervals(values: dict[str, Any], tpot_error: float, ttft_error: float) -> t
     if not known:
         return None, None
     return {k: v / (1.0 + e) for k, (v, e) in known.items()}, {k: v * (1.0 + e) for k, (v, e) in known.items()}
+
+
+def arrivals_dict(seen: Any) -> dict[str, Any]:
+    """What users see under random arrivals, and whether such a case was compared with a simulation."""
+    from dse.catalog.workloads import outside
+
+    parts = _parts(seen)
+    beyond = outside(parts)
+    return {**parts, "validated": not beyond, "outside": beyond}
 
 
 def metrics_dict(m: Any) -> dict[str, Any]:
@@ -105,6 +117,8 @@ def metrics_dict(m: Any) -> dict[str, Any]:
     result["time_s"] = _parts(m.time_s)
     result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
     result["constants"] = "calibrated" if float(m.calibrated) > 0.0 else "ideal"
+    if m.arrivals is not None:
+        result["arrivals"] = arrivals_dict(m.arrivals)
     absent = (
         "tpot_s interactivity_token_per_s usd_per_million_output_token j_per_output_token mfu mbu time_s" if not decodes else ""
     ).split()

@@ -396,6 +396,16 @@ class Workload:
 
 
 @pytree()
+class Arrivals:
+    """Requests that arrive at random (Poisson), with lengths that differ (lognormal); the means are those of the workload."""
+
+    input_cv: Number  # standard deviation of the input over its mean
+    output_cv: Number
+    rate_per_s: Number | None = None  # requests a second of the instance
+    load: Number | None = None  # instead: share of the rate at which all of ``Layout.batch`` stay busy
+
+
+@pytree()
 class Layout:
     """How one instance is cut over chips: ``chips = tp * pp * cp * dp``; ``ep`` re-uses the chips of a stage."""
 
@@ -451,6 +461,7 @@ class Deployment:
     layout: Layout
     prices: Prices
     prefill_layout: Layout | None = None  # disaggregated serving: layout of a prefill instance (None: as ``layout``)
+    arrivals: Arrivals | None = None  # None: a closed loop of ``layout.batch`` requests; else at most that many at the same time
     serving: str = "aggregated"  # aggregated | disaggregated | decode | prefill | static
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from dse import types
 from dse.errors import InputError
+from dse.paths import data_dir
+
+SPREADS = ("input_cv", "output_cv")
+VALIDATED = "_validated.toml"
 
 
 def build_workload(record: Any) -> types.Workload:
@@ -33,3 +40,37 @@ def ttft_limit_s(record: Any) -> float | None:
     """Longest mean time to the first token that a user of this workload accepts [s]; None where the file states none."""
     limit = record.values.get("ttft_limit")
     return None if limit is None else limit.value
+
+
+def spreads(record: Any) -> dict[str, float]:
+    """How much input and output lengths of this workload differ, as ``Arrivals`` takes them.
+
+    Raises InputError if the file states none: a spread is never assumed silently.
+    """
+    missing = [f"{record.file}: {n} — missing, allowed a number such as 1" for n in SPREADS if n not in record.values]
+    if missing:
+        raise InputError(missing)
+    return {name: record.values[name].value for name in SPREADS}
+
+
+@cache
+def validated() -> dict[str, tuple[float, float]]:
+    """Ranges in which percentiles under arrivals were compared with a simulation."""
+    table = tomllib.loads((data_dir("hw_catalog") / "workloads" / VALIDATED).read_text(encoding="utf-8"))
+    return {name: (float(low), float(high)) for name, (low, high) in table["range"].items()}
+
+
+def outside(answer: Mapping[str, float | None]) -> list[str]:
+    """What of an answer under arrivals lies outside the validated ranges, in words.
+
+    >>> outside({"load": 0.9, "pp": 1.0})
+    ['load 0.9 (compared with simulation from 0 to 0.85)']
+    """
+    return [
+        f"{name} {value:.4g} (compared with simulation from {low:g} to {high:g})"
+        for name, (low, high) in validated().items()
+        if (value := answer.get(name)) is not None and not low * (1.0 - EDGE) <= value <= high * (1.0 + EDGE)
+    ]
+
+
+EDGE = 1e-6  # rounding

@@ -11,7 +11,7 @@ from dse.errors import InputError, closest
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
-    from dse.types import Deployment, Workload
+    from dse.types import Arrivals, Deployment, Workload
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
@@ -40,6 +40,10 @@ class Asked:
     kv_format: str | None = None
     constants: str = "calibrated"
     prices: str = DEFAULT_PRICES
+    arrivals: float | None = None
+    load: float | None = None
+    input_cv: float | None = None
+    output_cv: float | None = None
 
 
 def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, Any]]:
@@ -58,6 +62,7 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     model = attempt(_entry, catalog, "models", asked.model, "--model")
     prices = attempt(_entry, catalog, "prices", asked.prices, "--prices")
     workload = attempt(workload_of, asked, catalog)
+    arrivals = attempt(arrivals_of, asked, catalog)
     problems += _choices(asked)
     if problems:
         raise InputError(problems)
@@ -65,7 +70,13 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     name = _format_name(asked, hardware, catalog.models[model])
     layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name)
     made = Deployment(
-        chip=hardware, model=catalog.models[model], workload=workload, layout=layout, prices=catalog.prices[prices], serving=asked.serving
+        chip=hardware,
+        model=catalog.models[model],
+        workload=workload,
+        layout=layout,
+        prices=catalog.prices[prices],
+        arrivals=arrivals,
+        serving=asked.serving,
     )
     ids = {"chip": chip, "model": model, "workload": asked.workload and catalog.resolve("workloads", asked.workload), "prices": prices}
     return made, question(asked, ids, workload)
@@ -108,6 +119,38 @@ def workload_of(asked: Asked, catalog: Catalog) -> Workload:
     if wrong:
         raise InputError(wrong)
     return Workload(input_tokens=float(asked.isl or 0.0), output_tokens=float(osl or 0.0))
+
+
+USUAL_SPREAD = "chat"  # workload whose spread of lengths stands in where none is given
+
+
+def arrivals_of(asked: Asked, catalog: Catalog) -> Arrivals | None:
+    """How requests arrive; None for a closed loop. Spreads come from the options, else from the workload. Raises InputError."""
+    from dse.catalog.workloads import spreads
+    from dse.types import Arrivals
+
+    if asked.arrivals is None and asked.load is None:
+        given = [f"--{n.replace('_', '-')}" for n in ("input_cv", "output_cv") if getattr(asked, n) is not None]
+        if given:
+            raise InputError(f"{given[0]} — found without --arrivals or --load, allowed beside one of them")
+        return None
+    problems = [] if asked.arrivals is None or asked.load is None else ["--load — found beside --arrivals, allowed one of them"]
+    limits = {"--arrivals": (asked.arrivals, "a number of requests a second above 0"), "--load": (asked.load, "a share above 0")}
+    problems += [f"{n} — {_found(x)}, allowed {what}" for n, (x, what) in limits.items() if x is not None and not _above(x, 0)]
+    cvs = {"--input-cv": asked.input_cv, "--output-cv": asked.output_cv}
+    problems += [f"{n} — {_found(x)}, allowed 0 or more" for n, x in cvs.items() if x is not None and not _above(x, -EPSILON)]
+    if asked.serving != "aggregated":
+        problems.append(f"--arrivals — found with {asked.serving} serving, allowed with aggregated")
+    if problems:
+        raise InputError(problems)
+    record = catalog.records["workloads"][catalog.resolve("workloads", asked.workload or USUAL_SPREAD)]
+    usual = spreads(record) if None in cvs.values() else {}
+    found = {n: usual[n] if getattr(asked, n) is None else float(getattr(asked, n)) for n in ("input_cv", "output_cv")}
+    rate, load = (None if x is None else float(x) for x in (asked.arrivals, asked.load))
+    return Arrivals(rate_per_s=rate, load=load, **found)
+
+
+EPSILON = 1e-12  # a number is 0 or more if it is above this, negative
 
 
 def _found(value: float | None) -> str:

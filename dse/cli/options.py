@@ -26,6 +26,11 @@ Constants = Annotated[str, typer.Option("--constants", metavar="C", help="calibr
 PRICES = typer.Option("--prices", metavar="ID", help="Owner's view: at-cost-2026, owner-2026 (default), street-2026, rent-2026.")
 PricesOption = Annotated[str, PRICES]
 
+Arrivals = Annotated[float | None, typer.Option("--arrivals", metavar="RATE", help="Random requests a second; batch is the most at once.")]
+Load = Annotated[float | None, typer.Option("--load", metavar="X", help="Instead: share of the rate that keeps the batch full.")]
+InputCv = Annotated[float | None, typer.Option("--input-cv", metavar="X", help="Spread of input lengths: standard deviation over mean.")]
+OutputCv = Annotated[float | None, typer.Option("--output-cv", metavar="X", help="Spread of output lengths: standard deviation over mean.")]
+
 MaxTpot = Annotated[str | None, typer.Option("--max-tpot", metavar="TIME", help='Limit on time per output token, such as "30ms".')]
 MaxTtft = Annotated[str | None, typer.Option("--max-ttft", metavar="TIME", help='Limit on time to first token, such as "2s".')]
 MaxChips = Annotated[int | None, typer.Option("--max-chips", metavar="N", min=1, help="Chips of an instance at most.")]

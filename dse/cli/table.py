@@ -39,11 +39,26 @@ def metrics_text(answer: Mapping[str, Any]) -> str:
     lines = [*_head(answer), ""]
     for title, names in GROUPS.items():
         lines += [title, *(f"  {glossary.label(name):<{WIDTH}} {shown(name, answer[name])}{_interval(answer, name)}" for name in names), ""]
+    if answer.get("arrivals"):
+        lines += [*_arrivals(answer["arrivals"]), ""]
     lines += _memory(answer["memory_byte_per_chip"])
     for name, unit in PARTS.items():
         if answer[name]:
             lines += ["", f"{glossary.label(name)}", *_bars(answer[name], unit)]
     return "\n".join(lines)
+
+
+def _arrivals(seen: Mapping[str, Any]) -> list[str]:
+    """Means and percentiles under random arrivals; a case outside the validated range says so."""
+    lines = ["Random arrivals"]
+    for name in ("rate_per_s", "load", "concurrency", "full", "prefill_share"):
+        lines.append(f"  {glossary.label(f'arrivals.{name}'):<{WIDTH}} {shown(f'arrivals.{name}', seen[name])}")
+    for what in ("tpot", "ttft"):
+        values = " / ".join(shown(f"{what}_s", seen[f"{what}_p{q}_s"]) for q in (50, 90, 99))
+        lines.append(f"  {glossary.label(f'{what}_s') + ', p50 / p90 / p99':<{WIDTH}} {values}")
+    if not seen["validated"]:
+        lines.append("  outside the range that was compared with a simulation: " + "; ".join(seen["outside"]))
+    return lines
 
 
 def _interval(answer: Mapping[str, Any], name: str) -> str:
