@@ -201,6 +201,7 @@ class AllReduce:
     ring_peer_s: Number
     ring_efficiency: Number
     in_switch: Number
+    ramp: Number = 0.0  # of the ring: weight of the geometric mean of latency and transfer time
 
 
 @pytree()
