@@ -30,8 +30,12 @@ def make(name: str, **named: object) -> Built:
     return FAMILIES[name].build(values, PROCESSES[str(SPACES[name].named(values)["node"])], TECHNOLOGY, CONSTANTS[name])
 
 
-def random_designs(name: str, count: int, seed: int = 0) -> tuple[dict[str, np.ndarray], Process]:
-    values = SPACES[name].decode(np.random.default_rng(seed).random((count, SPACES[name].dimension)))
+def random_designs(name: str, count: int, seed: int = 0, corners: bool = False) -> tuple[dict[str, np.ndarray], Process]:
+    """Random points of the design box; with ``corners`` every second one is a corner."""
+    cube = np.random.default_rng(seed).random((count, SPACES[name].dimension))
+    if corners:
+        cube[1::2] = np.round(cube[1::2])
+    values = SPACES[name].decode(cube)
     return values, take([PROCESSES[node] for node in NODES], values["node"])
 
 
@@ -60,7 +64,7 @@ def test_breakdowns_add_up_and_every_leaf_is_finite(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_slope_is_finite_and_values_broadcast(name):
-    values, process = random_designs(name, 20, seed=1)
+    values, process = random_designs(name, 20, seed=1, corners=True)
     continuous = [variable.name for variable in SPACES[name].variables if variable.kind == "real"]
 
     def scores(real, fixed, node):
@@ -80,6 +84,21 @@ def test_every_slope_is_finite_and_values_broadcast(name):
     assert wide.chip.tdp_w.shape == (20, 1)
     for leaf, expected in zip(jax.tree.leaves(wide), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(np.broadcast_to(leaf, (20, 1))[3, 0], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_slope_is_finite_at_ten_thousand_points_of_the_design_box(name):
+    values, process = random_designs(name, 10_000, seed=7, corners=True)
+    real = {variable.name for variable in SPACES[name].variables if variable.kind == "real"}
+
+    def scores(moving, fixed, node):
+        built = FAMILIES[name].build({**fixed, **moving}, node, TECHNOLOGY, CONSTANTS[name])
+        return sum(jnp.log1p(jnp.abs(jnp.asarray(leaf))) for leaf in jax.tree.leaves(built))
+
+    moving, fixed = ({k: v for k, v in values.items() if (k in real) == wanted} for wanted in (True, False))
+    slopes = jax.jit(jax.vmap(jax.grad(scores)))(moving, fixed, process)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -193,3 +193,42 @@ def test_at_its_best_layout_a_chip_fits_and_uses_no_more_than_there_is(cat, shop
     reticle = shop.technology.packaging.reticle_mm2
     if family != "sram":  # a wafer is no die
         assert (values["die_area_mm2"][who] <= reticle * (1 + 1e-6)).all()
+
+
+def best_areas(cat, shop, family, areas):
+    """Die areas of the cheapest chip under a loose limit and under the tightest that any meets, and the slope that moves one to the other.
+
+    In the layout of the tight limit: of the time where the loose area misses the limit, else of the cost (elasticities in the area).
+    """
+    values = {name: np.full(N, value) for name, value in shop.space.defaults().items()} | {"die_area_mm2": areas}
+    chips, work = build_block(shop, values).chip, as_floats(Workload(input_tokens=1024, output_tokens=1024))
+    case = Case("llama-3-8b", "", as_floats(cat.models["llama-3-8b"]), work, 2.0, (as_floats(cat.prices["owner-2026"]),))
+    grid = replace(GRID, formats=(FORMAT.get(family, "fp8"),))
+    table = layout_table(case.model, grid)
+
+    def under(limit):
+        best, _ = screen(column(chips, N), case, grid, table, (LIMITS[0], limit))
+        return best.cost[0, 1], best.layout[0, 1]
+
+    loose = int(np.argmin(under(LIMITS[0])[0]))
+    low, high = np.log(1e-6), np.log(LIMITS[0])
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.isfinite(under(np.exp(middle))[0]).any() else (middle, high)
+    limit = float(np.exp(high))
+    cost, layout = under(limit)
+    tight = int(np.argmin(cost))
+    tp, pp, _, _, batch = table[layout[tight]]
+    same = Layout(
+        tp=np.full(N, tp), pp=np.full(N, pp), batch=np.full(N, batch), format=flat(named_format(grid.formats[0])), dp=None, ep=None
+    )
+    m = evaluate(Deployment(chip=flat(chips), model=case.model, workload=work, layout=same, prices=cat.prices["owner-2026"]))
+    decides = m.tpot_s if float(m.tpot_s[loose]) > limit else m.usd_per_million_output_token
+    return areas[loose], areas[tight], np.gradient(np.log(np.asarray(decides)), np.log(areas))[loose]
+
+
+@families
+def test_a_tighter_limit_moves_the_best_area_as_the_elasticities_say(cat, shops, family):
+    """A chip that is too slow grows where area makes it faster; one that is fast enough at any area shrinks to what is cheapest."""
+    loose, tight, slope = best_areas(cat, shops[family], family, np.linspace(250.0, 820.0, N))
+    assert (tight - loose) * slope <= 0
