@@ -10,7 +10,7 @@ import pytest
 
 from dse.calibrate import check, fit_all, read_plan, samples_of
 from dse.calibrate.cross import constants_by_kind, left_out
-from dse.calibrate.engine import Step, fit_stage, owners, predicted, system_lines
+from dse.calibrate.engine import LEFT_OUT, Step, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
 from dse.catalog import load_catalog
@@ -209,7 +209,7 @@ def known_steps(plan, catalog):
 def test_system_constants_are_found_again(plan, catalog, known_steps):
     truth, leaves, steps = known_steps
     loose = [dataclasses.replace(leaf, sd=10.0) for leaf in leaves]  # two dozen runs against the priors of a thousand
-    found = fit_stage(steps, loose, catalog, plan, cross=True)
+    found = fit_stage(steps, loose, catalog, plan, cross=LEFT_OUT)
     assert np.max(np.abs(found.errors)) < 0.01
     for slot in (("kernel_floor", "nvidia-h100-sxm"), ("interference", "vllm"), ("interference", "trtllm")):  # the rest trade off
         assert found.values[slot].value == pytest.approx(truth[slot], rel=0.2), slot

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.calibrate.cross import cross_validation
-from dse.calibrate.engine import fit_system, system_lines
+from dse.calibrate.engine import error_lines, fit_system, system_lines
 from dse.calibrate.files import differences, put_lines, rewrite
 from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
 from dse.calibrate.plan import Fit, Plan, read_plan
@@ -118,8 +118,11 @@ def write_system(rows: Path | None = None, folder: Path | None = None) -> list[P
     To be called after ``write``: the runs are predicted with the constants of the catalogue.
     """
     plan, catalog = read_plan(), load_catalog()
-    fits = fit_system(rows or data_dir("hw_catalog") / "measurements", catalog, plan)
-    return put_lines(system_lines(fits, plan, catalog), (folder or data_dir("hw_catalog")) / "constants")
+    fits = fit_system(rows or data_dir("hw_catalog") / "measurements", catalog, plan, ("chip",))
+    made = system_lines(fits, plan, catalog)
+    for file, lines in error_lines(fits, plan, catalog).items():
+        made[file] |= lines
+    return put_lines(made, (folder or data_dir("hw_catalog")) / "constants")
 
 
 def check(folder: Path | None = None, parts: Sequence[str] | None = None) -> list[str]:

@@ -122,7 +122,7 @@ def cross_validation(
     Args:
         folder: The measurements. results: Fits with shapes and chips left out. chosen: The fits with their rows.
     """
-    system = system_rows(fit_system(folder, catalog, plan, cross=True))
+    system = system_rows(fit_system(folder, catalog, plan, LEFT_OUT))
     out = left_out(results)
     out |= {s["what"]: {"chip": s["chip"][0], "model": s["model"][0]} for s in system}
     constants = constants_by_kind(results, plan) | {s["what"]: s["constants"] for s in system}

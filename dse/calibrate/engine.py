@@ -36,6 +36,9 @@ STEP = 0.05  # relative, of the difference that gives a sensitivity
 ROUNDS = 2  # the model is nearly linear in these constants: it is linearised, fitted, and linearised again
 OF_THE_TRAFFIC = ("routing_exponent",)  # says what requests do, whatever serves them: the ideal constants hold the same
 IDEAL = "ideal"
+LATEST = "mean over the fitted engines in their latest generation"
+ERRORS = {"tpot_s": "tpot_error", "ttft_s": "ttft_error"}  # leaf that says how far predictions of a latency are off
+ERROR_SPREAD = (0.7, 1.5)  # low and high of that leaf about its value: what a chip, a model or an engine more or less does to it
 
 Slot = tuple[str, str]  # leaf, and the chip, engine or ``all`` that it belongs to
 
@@ -188,21 +191,21 @@ def fit_stage(
     catalog: Catalog,
     plan: Plan,
     fixed: Mapping[Slot, float] | None = None,
-    cross: bool = False,
+    cross: Sequence[str] = (),
     chips: Chips | None = None,
 ) -> SystemFit:
-    """Fit leaves to latencies, on top of ``fixed`` ones; with ``cross`` also with each chip, model and engine left out."""
+    """Fit leaves to latencies, on top of ``fixed`` ones; ``cross`` names of what (of ``LEFT_OUT``) each is also left out."""
     problem = Problem(steps, leaves, catalog, plan, fixed or {}, chips)
     x = np.zeros(len(problem.slots))
     everything = np.ones(len(steps), dtype=bool)
     for _ in range(ROUNDS):
         problem.linearise(x)
         x = problem.solve(everything, x)
-    out = {name: problem.left_out([s.group[i] for s in steps], x) for i, name in enumerate(LEFT_OUT)} if cross else {}
+    out = {name: problem.left_out([s.group[LEFT_OUT.index(name)] for s in steps], x) for name in cross}
     return SystemFit(problem.constants(x), tuple(steps), problem.errors(x), out)
 
 
-def fit_system(folder: Path, catalog: Catalog, plan: Plan, cross: bool = False, chips: Chips | None = None) -> dict[str, SystemFit]:
+def fit_system(folder: Path, catalog: Catalog, plan: Plan, cross: Sequence[str] = (), chips: Chips | None = None) -> dict[str, SystemFit]:
     """The stages of the plan: first the time per output token, then, with those constants in place, the time to the first."""
     steps = steps_of(folder, catalog)
     made: dict[str, SystemFit] = {}
@@ -222,6 +225,24 @@ def note_of(fit: SystemFit, leaf: SystemLeaf, who: str) -> str:
         leaf.what
     ]
     return f"{name} {mine.sum()} runs: median error {100 * np.median(size):.1f} %, p90 {100 * np.percentile(size, 90):.0f} %"
+
+
+def error_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> dict[str, Lines]:
+    """How far predictions are off: of a chip with serving runs those in fit, of every other one those of chips left out of the fit."""
+    chips, made = Chips(catalog, {}), {}
+    low, high = ERROR_SPREAD
+    for what, leaf in ERRORS.items():
+        fit = fits.get(what)
+        if fit is None or "chip" not in fit.left_out:
+            continue
+        of_file = [next((f for f, c in plan.chips.items() if c == getattr(chips.find(s.group[0]), "id", "")), "") for s in fit.steps]
+        for file in plan.engine_files:
+            mine = np.array([f == file for f in of_file])
+            errors, of = (fit.errors[mine], f"{mine.sum()} runs of this chip") if mine.any() else (fit.left_out["chip"], "runs of chips left out of the fit")
+            value = float(np.percentile(np.abs(errors), 90))
+            note = f"90th percentile over {of}"
+            made.setdefault(file, {})[leaf] = line(f".{leaf}", Constant(value, low * value, high * value), "fit", note, SOURCE).lstrip('".')
+    return made
 
 
 def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> dict[str, Lines]:
@@ -248,11 +269,7 @@ def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) ->
             continue
         latest = [c for who, c in values.items() if leaf.per != "release" or who == base_of(who)]
         mean = pooled([{leaf.name: c} for c in latest])[leaf.name]
-        note = (
-            "mean over the fitted engines in their latest generation"
-            if leaf.per in ("engine", "release")
-            else note_of(fits[leaf.what], leaf, ALL)
-        )
+        note = LATEST if leaf.per in ("engine", "release") else note_of(fits[leaf.what], leaf, ALL)
         for file in plan.engine_files:
             made.setdefault(file, {})[path] = line(path, mean, "fit", note, SOURCE)
         if leaf.name in OF_THE_TRAFFIC:
