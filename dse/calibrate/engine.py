@@ -238,7 +238,9 @@ def error_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> 
         of_file = [next((f for f, c in plan.chips.items() if c == getattr(chips.find(s.group[0]), "id", "")), "") for s in fit.steps]
         for file in plan.engine_files:
             mine = np.array([f == file for f in of_file])
-            errors, of = (fit.errors[mine], f"{mine.sum()} runs of this chip") if mine.any() else (fit.left_out["chip"], "runs of chips left out of the fit")
+            errors, of = fit.left_out["chip"], "runs of chips left out of the fit"
+            if mine.any():
+                errors, of = fit.errors[mine], f"{mine.sum()} runs of this chip"
             value = float(np.percentile(np.abs(errors), 90))
             note = f"90th percentile over {of}"
             made.setdefault(file, {})[leaf] = line(f".{leaf}", Constant(value, low * value, high * value), "fit", note, SOURCE).lstrip('".')
