@@ -191,6 +191,8 @@ def collective_variant(row: Row) -> str:
         return "eager"
     if "custom" in software:
         return engine(row)
+    if "rccl-tests" in software:
+        return "rccl-tests"
     return "nccl-tests" if "tests" in software else "nccl"
 
 
