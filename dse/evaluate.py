@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dse.equations import finance, power, queueing, serving
+from dse.equations import finance, power, queueing, serving, speculation
 from dse.equations import layout as cut
-from dse.equations.roofline import Time, scale
+from dse.equations.roofline import Time, add, scale
 from dse.equations.smooth import TINY
 from dse.equations.transformer import Machine, Pass, Work, flop_per_token, forward, overlapped
 from dse.errors import InputError
@@ -34,6 +34,7 @@ from dse.types import (
     Number,
     Prices,
     SlackParts,
+    Speculation,
     TimeParts,
     Workload,
     pytree,
@@ -202,13 +203,21 @@ def _throttle(mc: Machine, layout: Layout, energy_j: Number, time_s: Number) -> 
     return power.throttle(energy_j, time_s, cut.instance_chips(layout), mc.chip.tdp_w, mc.chip.static_w)
 
 
-def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number) -> Step:
-    """One decoding step of all requests: every request gets one token."""
+def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number, query: Number = 1.0) -> Step:
+    """One decoding step of all requests: every request gets one token, or verifies ``query`` tokens."""
     s = mc.chip.kernels.system
     rank = cut.ranks(layout)
     depth = _depth(mc.chip, model, layout)
     b, together = cut.microbatch(rank, depth), cut.microbatch(rank, layout.pp)
-    p = Pass(gemm_tokens=b, sequences=together, query_tokens=1.0, context=context, head_tokens=b, causal=False, split_tokens=1.0)
+    p = Pass(
+        gemm_tokens=b * query,
+        sequences=together,
+        query_tokens=query,
+        context=context,
+        head_tokens=b * query,
+        causal=False,
+        split_tokens=1.0,
+    )
     work = forward(mc, model, layout, p, workload)
     imbalance = cut.stage_imbalance(cut.layers(model), layout.pp)
     host = s.host_s + s.sequence_s * rank
@@ -222,6 +231,34 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     energy = _energy(mc, layout, work, passes, attention_passes)
     time = scale(_throttle(mc, layout, energy, time.total), time)
     return Step(time=time, stage_s=time.total, energy_j=energy, moved_s=moved / layout.pp, work=work)
+
+
+def _drafting(mc: Machine, model: LLM, s: Speculation, layout: Layout, kv: Number) -> tuple[Machine, LLM]:
+    """The machine as the draft sees it (scheduled together with the step that verifies: no host time of its own), and the draft."""
+    chip = mc.chip
+    quiet = replace(chip.kernels.system, host_s=0.0, sequence_s=0.0)
+    draft = speculation.extra_layer(model) if s.draft is None else s.draft
+    plan = layout if s.draft is None else replace(layout, format=None)
+    return machine(replace(chip, kernels=replace(chip.kernels, system=quiet)), draft, plan, kv), draft
+
+
+def token_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, context: Number, kv: Number) -> Step:
+    """What one token of every request costs: a decoding step, or its share of a step that drafts and verifies several."""
+    s = workload.speculation
+    if s is None:
+        return decode_step(mc, model, workload, layout, context)
+    verify = decode_step(mc, model, workload, layout, context, s.tokens + 1.0)
+    small, draft = _drafting(mc, model, s, layout, kv)
+    guess = decode_step(small, draft, replace(workload, speculation=None), layout, context)
+    share = 1.0 / speculation.tokens_per_step(s.acceptance, s.tokens)
+    time = scale(share, add(verify.time, scale(s.tokens, guess.time)))
+    return Step(
+        time=time,
+        stage_s=time.total,
+        energy_j=share * (verify.energy_j + s.tokens * guess.energy_j),
+        moved_s=share * (verify.moved_s + s.tokens * guess.moved_s),
+        work=verify.work,
+    )
 
 
 def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, requests: Number) -> Step:
@@ -258,10 +295,17 @@ def _memory(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: For
     s = chip.kernels.system
     held = {"decode": 0.0, "prefill": 0.0, "static": 1.0}.get(serving_mode, s.kv_fill)
     kv = cut.all_caches_byte(model, workload, held * workload.output_tokens, layout, fmt)
+    weights = cut.weight_byte(model, layout, fmt)
+    if workload.speculation is not None:
+        guess = workload.speculation.draft
+        draft = speculation.extra_layer(model) if guess is None else guess
+        form = fmt if guess is None else computed_in(chip, default_format(chip, guess.native))
+        kv = kv + cut.all_caches_byte(draft, workload, held * workload.output_tokens, layout, form)
+        weights = weights + cut.weight_byte(draft, layout, form)
     general, reserve = cut.capacity_byte(chip, s)
     tokens = workload.input_tokens if serving_mode != "decode" else cut.ranks(layout)
     parts = MemoryParts(
-        weights=cut.weight_byte(model, layout, fmt),
+        weights=weights,
         kv=kv,
         activations=cut.activation_byte(model, layout, s, tokens, fmt),
         reserve=reserve,
@@ -313,7 +357,7 @@ class Passes:
 
     decode: Step
     prefill: Step
-    prompts: Number  # prefilled together on a rank
+    prompts: Number  # answers for which a rank prefills together
     per_request_s: Number  # that one prefill takes of a rank
     plan: Layout  # of the prefill
     chips: Number  # of the (decoding) instance
@@ -368,7 +412,7 @@ def _prefill_only(chip: Chip, workload: Workload, layout: Layout, p: Passes, mod
     )
 
 
-def _stream(mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, a: Arrivals) -> tuple[Any, Number]:
+def _stream(mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, kv: Number, a: Arrivals) -> tuple[Any, Number]:
     """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots."""
     s, isl, osl = mc.chip.kernels.system, workload.input_tokens, workload.output_tokens
     answer = osl * (1.0 + a.output_cv**2)  # of a request in service: long answers stay longer
@@ -379,7 +423,7 @@ def _stream(mc: Machine, model: LLM, workload: Workload, layout: Layout, memory:
 
     def decoding(requests: Number) -> Number:
         busy = replace(layout, batch=requests * width)
-        return decode_step(mc, model, workload, busy, isl + answer / 2.0).time.total
+        return token_step(mc, model, workload, busy, isl + answer / 2.0, kv).time.total
 
     def prefilling(tokens: Number, prompts: float) -> Number:
         one = replace(workload, input_tokens=tokens + isl - cut.fresh_tokens(workload))
@@ -483,17 +527,18 @@ def performance(
     isl, osl, fresh = workload.input_tokens, workload.output_tokens, cut.fresh_tokens(workload)
     context = isl if mode == "decode" else isl + osl / 2.0
     if arrivals is not None:
-        stream, most = _stream(mc, model, workload, layout, memory, arrivals)
+        stream, most = _stream(mc, model, workload, layout, memory, kv, arrivals)
         waits = queueing.everywhere(stream)
         full, layout = layout, replace(layout, batch=waits.concurrency * cut.one(layout.dp))
         context = isl + osl * (1.0 + arrivals.output_cv**2) / 2.0
-    step = decode_step(mc, model, workload, layout, context)
+    step = token_step(mc, model, workload, layout, context, kv)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
     prompts = _prompts_together(chip, workload, layout, plan, mode)
     pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
     chips = cut.instance_chips(layout)
-    passes = Passes(decode=step, prefill=pre, prompts=prompts, per_request_s=pre.stage_s / prompts, plan=plan, chips=chips)
+    served = prompts if workload.samples is None else prompts * workload.samples  # answers that one prefill is for
+    passes = Passes(decode=step, prefill=pre, prompts=served, per_request_s=pre.stage_s / served, plan=plan, chips=chips)
     if arrivals is None:
         loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
     else:
@@ -508,7 +553,7 @@ def performance(
         tpot_s=loop.tpot_s + zero,
         ttft_s=loop.ttft_s + zero,
         output_token_per_s=loop.requests_per_s * osl * (0.0 if mode == "prefill" else 1.0),
-        input_token_per_s=loop.requests_per_s * isl * (0.0 if mode == "decode" else 1.0),
+        input_token_per_s=loop.requests_per_s * isl * (0.0 if mode == "decode" else 1.0) / cut.one(workload.samples),
         mean_w=loop.power_w / loop.chips + chip.static_w,
         mfu=layout.batch * flop_per_token(model, context) / (step.time.total * peak * chips),
         mbu=step.moved_s / step.time.total,

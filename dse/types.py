@@ -387,6 +387,15 @@ class LLM:
 
 
 @pytree()
+class Speculation:
+    """Tokens are guessed ahead and verified together."""
+
+    tokens: Number  # drafted in a step
+    acceptance: Number  # probability that a drafted token is accepted
+    draft: LLM | None = None  # the model that guesses; None: an extra layer of the model itself (multi-token prediction)
+
+
+@pytree()
 class Workload:
     """One kind of request."""
 
@@ -394,6 +403,8 @@ class Workload:
     output_tokens: Number
     uneven_routing: Number = 1.0  # 1: power-law expert load; 0: balanced
     shared_prefix_tokens: Number | None = None  # of the input, already cached and shared by all requests
+    samples: Number | None = None  # answers drawn for one input, which is prefilled and cached once; each counts in ``Layout.batch``
+    speculation: Speculation | None = None
 
 
 @pytree()
@@ -462,6 +473,7 @@ class Deployment:
     layout: Layout
     prices: Prices
     prefill_layout: Layout | None = None  # disaggregated serving: layout of a prefill instance (None: as ``layout``)
+    prefill_chip: Chip | None = None  # disaggregated serving: chip of a prefill instance (None: as ``chip``)
     arrivals: Arrivals | None = None  # None: a closed loop of ``layout.batch`` requests; else at most that many at the same time
     serving: str = "aggregated"  # aggregated | disaggregated | decode | prefill | static
 

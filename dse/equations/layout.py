@@ -122,9 +122,15 @@ def fresh_tokens(workload: Workload) -> Number:
 
 
 def all_caches_byte(model: LLM, workload: Workload, generated: Number, layout: Layout, fmt: Format) -> Number:
-    """Cache of all requests of a rank on one chip, ``generated`` output tokens each; a shared prefix is held once [byte]."""
+    """Cache of all requests of a rank on one chip, ``generated`` output tokens each [byte].
+
+    A shared prefix is held once; an input of several samples once for all of them.
+    """
     prefix = 0.0 if workload.shared_prefix_tokens is None else cache_byte(model, workload.shared_prefix_tokens, layout, fmt)
-    return ranks(layout) * cache_byte(model, fresh_tokens(workload) + generated, layout, fmt) + prefix
+    own = cache_byte(model, fresh_tokens(workload) + generated, layout, fmt)
+    if workload.samples is not None:
+        own = own - cache_byte(model, fresh_tokens(workload), layout, fmt) * (1.0 - 1.0 / workload.samples)
+    return ranks(layout) * own + prefix
 
 
 def weight_byte(model: LLM, layout: Layout, fmt: Format) -> Number:

@@ -137,8 +137,9 @@ def _cache_attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) ->
     read = seen * a.kv_values / kv_shards(a, layout) / one(layout.cp) + p.context * a.index_values
     values = jnp.minimum(cached_values(group, p.context, layout), read)
     kv_byte = p.sequences * (values * mc.fmt.kv_byte + 2.0 * a.state_byte / layout.tp)
-    flop = p.sequences * ((seen * a.decode_flop + p.context * a.index_flop) / one(layout.cp) + a.state_flop) / layout.tp
-    query_byte = p.sequences * p.query_tokens * a.query_values / layout.tp * mc.fmt.activation_byte
+    tokens = p.sequences * p.query_tokens
+    flop = tokens * ((seen * a.decode_flop + p.context * a.index_flop) / one(layout.cp) + a.state_flop) / layout.tp
+    query_byte = tokens * a.query_values / layout.tp * mc.fmt.activation_byte
     time = roofline.attention_decode(
         p.sequences, seen, flop, kv_byte, query_byte, a.kv_heads / kv_shards(a, layout), mc.decode,
         mc.attention_flop_per_s, mc.placement.kv_s_per_byte, mc.placement.weight_s_per_byte, mc.chip.kernels.blend,
