@@ -87,6 +87,8 @@ class Performance:
     slack: SlackParts
     format: Format
     arrivals: Arrived | None = None
+    prefill_chips: Number | None = None  # of another kind, and the mean power of one of them
+    prefill_w: Number | None = None
 
 
 @pytree()
@@ -123,6 +125,7 @@ class Metrics:
     ttft_error: Number
     slack: SlackParts
     arrivals: Arrived | None = None
+    prefill_chips: Number | None = None  # of another kind than those that decode
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of ``dse eval``: plain numbers, names instead of codes, ``None`` where a key does not apply."""
@@ -328,6 +331,18 @@ def _slack(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts) -> Slack
     )
 
 
+def _both(chip: Chip, first: Chip, model: LLM, layout: Layout, plan: Layout, memory: MemoryParts, pre_memory: MemoryParts) -> SlackParts:
+    """The tighter limits of the decoding and of the prefill instance."""
+    return jax.tree.map(jnp.minimum, _slack(chip, model, layout, memory), _slack(first, model, plan, pre_memory))
+
+
+def _mean_w(chip: Chip, loop: Loop) -> Number:
+    """Mean power of one chip; of one that decodes, where others prefill [W]."""
+    if loop.prefill_chips is None:
+        return loop.power_w / loop.chips + chip.static_w
+    return (loop.power_w - loop.prefill_w) / (loop.chips - loop.prefill_chips) + chip.static_w
+
+
 def _time_parts(decode: Time, prefill: Number) -> TimeParts:
     return TimeParts(
         compute=decode.compute,
@@ -349,6 +364,8 @@ class Loop:
     chips: Number
     power_w: Number  # dynamic, of all chips
     interference_s: Number = 0.0
+    prefill_chips: Number | None = None  # of another kind
+    prefill_w: Number | None = None  # dynamic, of these
 
 
 @pytree()
@@ -361,6 +378,7 @@ class Passes:
     per_request_s: Number  # that one prefill takes of a rank
     plan: Layout  # of the prefill
     chips: Number  # of the (decoding) instance
+    other: Chip | None = None  # that prefills, where it is another kind
 
 
 def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
@@ -379,13 +397,17 @@ def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model
 def _disaggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
     """Prefill on instances of its own, in the ratio that keeps both sides busy; the cache travels over the scale-out links."""
     s, tpot = chip.kernels.system, p.decode.time.total
+    first, load = (chip, s.prefill_load) if p.other is None else (p.other, p.other.kernels.system.prefill_load)
     requests = layout.batch / (jnp.maximum(workload.output_tokens - 1.0, 1.0) * tpot)
-    instances = requests / (cut.one(p.plan.dp) / p.per_request_s * s.prefill_load)
-    moved = cut.cache_byte(model, workload.input_tokens, p.plan, fmt) * chip.scale_out.s_per_byte
-    ttft = s.first_token_s + serving.queue_s(p.prefill.stage_s, s.prefill_load) + p.prefill.time.total + moved + tpot
-    power_w = p.decode.energy_j / tpot + requests / cut.one(p.plan.dp) / p.prompts * p.prefill.energy_j
-    chips = p.chips + instances * cut.instance_chips(p.plan)
-    return Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=chips, power_w=power_w)
+    instances = requests / (cut.one(p.plan.dp) / p.per_request_s * load)
+    slower = chip.scale_out.s_per_byte if p.other is None else jnp.maximum(chip.scale_out.s_per_byte, first.scale_out.s_per_byte)
+    moved = cut.cache_byte(model, workload.input_tokens, p.plan, fmt) * slower
+    ttft = s.first_token_s + serving.queue_s(p.prefill.stage_s, load) + p.prefill.time.total + moved + tpot
+    decode_w = p.decode.energy_j / tpot
+    prefill_w = requests / cut.one(p.plan.dp) / p.prompts * p.prefill.energy_j
+    prefill_chips = instances * cut.instance_chips(p.plan)
+    loop = Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=p.chips + prefill_chips, power_w=decode_w + prefill_w)
+    return loop if p.other is None else replace(loop, prefill_chips=prefill_chips, prefill_w=prefill_w)
 
 
 def _static(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
@@ -412,7 +434,9 @@ def _prefill_only(chip: Chip, workload: Workload, layout: Layout, p: Passes, mod
     )
 
 
-def _stream(mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, kv: Number, a: Arrivals) -> tuple[Any, Number]:
+def _stream(
+    mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, kv: Number, a: Arrivals
+) -> tuple[Any, Number]:
     """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots."""
     s, isl, osl = mc.chip.kernels.system, workload.input_tokens, workload.output_tokens
     answer = osl * (1.0 + a.output_cv**2)  # of a request in service: long answers stay longer
@@ -514,12 +538,13 @@ def performance(
     prefill_layout: Layout | None = None,
     mode: str = "aggregated",
     arrivals: Arrivals | None = None,
+    prefill_chip: Chip | None = None,
 ) -> Performance:
     """Speed, power and memory of a deployment (money apart); broadcasting, differentiable, total.
 
     Args:
         chip, model, workload, layout: As in ``Deployment``. prefill_layout: Of a prefill instance when disaggregated.
-        mode: One of ``SERVING``. arrivals: None for a closed loop.
+        mode: One of ``SERVING``. arrivals: None for a closed loop. prefill_chip: Of a prefill instance; None: ``chip``.
     """
     asked = layout.format if layout.format is not None else default_format(chip, model.native)
     memory, kv = _memory(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
@@ -534,11 +559,18 @@ def performance(
     step = token_step(mc, model, workload, layout, context, kv)
     plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
     prompts = _prompts_together(chip, workload, layout, plan, mode)
-    pre_mc = mc if plan is layout else machine(chip, model, plan, kv)
+    other = prefill_chip if mode == "disaggregated" else None
+    first = chip if other is None else other
+    pre_memory = None
+    if other is not None:
+        at_once = replace(plan, batch=prompts * cut.one(plan.dp))
+        form = plan.format if plan.format is not None else default_format(first, model.native)
+        pre_memory, kv = _memory(first, model, workload, at_once, form, "prefill")  # type: ignore[arg-type]
+    pre_mc = mc if plan is layout and other is None else machine(first, model, plan, kv)
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
     chips = cut.instance_chips(layout)
     served = prompts if workload.samples is None else prompts * workload.samples  # answers that one prefill is for
-    passes = Passes(decode=step, prefill=pre, prompts=served, per_request_s=pre.stage_s / served, plan=plan, chips=chips)
+    passes = Passes(decode=step, prefill=pre, prompts=served, per_request_s=pre.stage_s / served, plan=plan, chips=chips, other=other)
     if arrivals is None:
         loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
     else:
@@ -554,22 +586,36 @@ def performance(
         ttft_s=loop.ttft_s + zero,
         output_token_per_s=loop.requests_per_s * osl * (0.0 if mode == "prefill" else 1.0),
         input_token_per_s=loop.requests_per_s * isl * (0.0 if mode == "decode" else 1.0) / cut.one(workload.samples),
-        mean_w=loop.power_w / loop.chips + chip.static_w,
+        mean_w=_mean_w(chip, loop),
         mfu=layout.batch * flop_per_token(model, context) / (step.time.total * peak * chips),
         mbu=step.moved_s / step.time.total,
-        mfu_prefill=prompt_flop / (pre.stage_s * pick(pre_mc.fmt.compute, chip.peak_flop_per_s) * cut.instance_chips(plan)),
+        mfu_prefill=prompt_flop / (pre.stage_s * pick(pre_mc.fmt.compute, first.peak_flop_per_s) * cut.instance_chips(plan)),
         time=_time_parts(passes.decode.time, loop.interference_s + zero),
         prefill_time=pre.time,
         memory=memory,
-        slack=_slack(chip, model, layout, memory),
+        slack=_slack(chip, model, layout, memory) if pre_memory is None else _both(chip, first, model, layout, plan, memory, pre_memory),
+        prefill_chips=loop.prefill_chips,
+        prefill_w=None if other is None else loop.prefill_w / loop.prefill_chips + other.static_w,
         format=mc.fmt,
         arrivals=None if arrivals is None else _arrived(workload, full, arrivals, stream, most, waits, loop.ttft_s - waits.ttft_s),
     )
 
 
-def money(chip: Chip, prices: Prices, p: Performance) -> CostParts:
-    """USD per second of serving, by part, of one owner."""
-    return finance.cost_parts(chip, prices, p.chips, p.decode_chips, p.mean_w)
+def money(chip: Chip, prices: Prices, p: Performance, prefill_chip: Chip | None = None) -> CostParts:
+    """USD per second of serving, by part, of one owner; chips of both kinds where another kind prefills."""
+    if p.prefill_chips is None or prefill_chip is None:
+        return finance.cost_parts(chip, prices, p.chips, p.decode_chips, p.mean_w)
+    decode = finance.cost_parts(chip, prices, p.chips - p.prefill_chips, p.decode_chips, p.mean_w)
+    prefill = finance.cost_parts(prefill_chip, prices, p.prefill_chips, p.decode_chips, p.prefill_w)
+    return jax.tree.map(jnp.add, decode, prefill)
+
+
+def facility_w(chip: Chip, prices: Prices, p: Performance, prefill_chip: Chip | None = None) -> Number:
+    """Power at the meter of the whole instance [W]."""
+    if p.prefill_chips is None or prefill_chip is None:
+        return p.chips * finance.provisioned_w(chip, prices, p.mean_w)
+    decode = (p.chips - p.prefill_chips) * finance.provisioned_w(chip, prices, p.mean_w)
+    return decode + p.prefill_chips * finance.provisioned_w(prefill_chip, prices, p.prefill_w)
 
 
 def total_cost(parts: CostParts) -> Number:
@@ -583,14 +629,14 @@ def worst_slack(slack: SlackParts) -> Number:
 
 
 def _evaluate(d: Deployment) -> Metrics:
-    p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving, d.arrivals)
+    p = performance(d.chip, d.model, d.workload, d.layout, d.prefill_layout, d.serving, d.arrivals, d.prefill_chip)
     seen = p.arrivals
-    parts = money(d.chip, d.prices, p)
+    parts = money(d.chip, d.prices, p, d.prefill_chip)
     cost = total_cost(parts)
     times = jnp.stack(jnp.broadcast_arrays(*(getattr(p.time, name) for name in TIME_PARTS)))
     prefill = jnp.stack(jnp.broadcast_arrays(*(getattr(p.prefill_time, name) for name in TIME_PARTS[:-1])))
     tokens = p.output_token_per_s + p.input_token_per_s
-    facility = p.chips * finance.provisioned_w(d.chip, d.prices, p.mean_w)
+    facility = facility_w(d.chip, d.prices, p, d.prefill_chip)
     per_million = 1e6
     return Metrics(
         feasible=(worst_slack(p.slack) >= SLACK_TOLERANCE) & (p.mean_w > 0.0) & (True if seen is None else seen.load < 1.0),
@@ -623,6 +669,7 @@ def _evaluate(d: Deployment) -> Metrics:
         ttft_error=d.chip.kernels.ttft_error,
         slack=p.slack,
         arrivals=seen,
+        prefill_chips=p.prefill_chips,
     )
 
 
@@ -653,6 +700,8 @@ def evaluate(deployment: Deployment) -> Metrics:
     single = any(getattr(x, "dtype", None) == jnp.float32 for x in jax.tree.leaves(deployment))
     if deployment.arrivals is not None and deployment.serving not in OPEN:
         raise InputError(f"arrivals — found with {deployment.serving} serving, allowed with {', '.join(OPEN)}")
+    if deployment.prefill_chip is not None and deployment.serving != "disaggregated":
+        raise InputError(f"prefill_chip — found with {deployment.serving} serving, allowed with disaggregated")
     d = deployment if single else as_floats(deployment)
     layout = d.layout if _varies(d.layout.cp) else replace(d.layout, cp=None)
     return _jitted(replace(d, model=cut.trimmed(d.model), layout=layout))

@@ -117,6 +117,8 @@ def metrics_dict(m: Any) -> dict[str, Any]:
     result["time_s"] = _parts(m.time_s)
     result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
     result["constants"] = "calibrated" if float(m.calibrated) > 0.0 else "ideal"
+    if m.prefill_chips is not None:
+        result["prefill_chips"] = _number(m.prefill_chips)
     if m.arrivals is not None:
         result["arrivals"] = arrivals_dict(m.arrivals)
     absent = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dse.errors import InputError, closest
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
-    from dse.types import Arrivals, Deployment, Workload
+    from dse.types import Arrivals, Deployment, Speculation, Workload
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
@@ -44,6 +44,12 @@ class Asked:
     load: float | None = None
     input_cv: float | None = None
     output_cv: float | None = None
+    prefill_chip: str | None = None
+    prefill_tp: float | None = None
+    draft: str | None = None
+    draft_tokens: float | None = None
+    acceptance: float | None = None
+    samples: float | None = None
 
 
 def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, Any]]:
@@ -63,13 +69,22 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     prices = attempt(_entry, catalog, "prices", asked.prices, "--prices")
     workload = attempt(workload_of, asked, catalog)
     arrivals = attempt(arrivals_of, asked, catalog)
+    guessed = attempt(speculation_of, asked, catalog)
+    other = attempt(_prefill_chip, asked, catalog)
     problems += _choices(asked)
     if problems:
         raise InputError(problems)
     hardware = ideal_or_not(catalog.chips[chip], asked.constants)
     name = _format_name(asked, hardware, catalog.models[model])
     layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name)
+    if guessed is not None:
+        workload = replace(workload, speculation=guessed)
+    if asked.samples is not None:
+        workload = replace(workload, samples=float(asked.samples))
+    plan = None if asked.prefill_tp is None else Layout(tp=float(asked.prefill_tp), format=name)
     made = Deployment(
+        prefill_layout=plan,
+        prefill_chip=None if other is None else ideal_or_not(catalog.chips[other], asked.constants),
         chip=hardware,
         model=catalog.models[model],
         workload=workload,
@@ -119,6 +134,42 @@ def workload_of(asked: Asked, catalog: Catalog) -> Workload:
     if wrong:
         raise InputError(wrong)
     return Workload(input_tokens=float(asked.isl or 0.0), output_tokens=float(osl or 0.0))
+
+
+SELF = "self"  # the draft is an extra layer of the model
+
+
+def speculation_of(asked: Asked, catalog: Catalog) -> Speculation | None:
+    """Speculative decoding as asked; None without it. Raises InputError: nothing about the draft is assumed."""
+    from dse.types import Speculation
+
+    given = {"--draft": asked.draft, "--draft-tokens": asked.draft_tokens, "--acceptance": asked.acceptance}
+    if all(value is None for value in given.values()):
+        return None
+    problems = [
+        f"{name} — found nothing, allowed a value beside {', '.join(n for n in given if n != name)}"
+        for name, x in given.items()
+        if x is None
+    ]
+    if asked.draft_tokens is not None and not _above(asked.draft_tokens, 0):
+        problems.append(f"--draft-tokens — {_found(asked.draft_tokens)}, allowed a number of tokens above 0")
+    if asked.acceptance is not None and not 0 <= asked.acceptance <= 1:
+        problems.append(f"--acceptance — {_found(asked.acceptance)}, allowed 0 to 1")
+    if problems:
+        raise InputError(problems)
+    assert asked.draft is not None and asked.draft_tokens is not None and asked.acceptance is not None
+    model = None if asked.draft == SELF else catalog.models[_entry(catalog, "models", asked.draft, "--draft")]
+    return Speculation(tokens=float(asked.draft_tokens), acceptance=float(asked.acceptance), draft=model)
+
+
+def _prefill_chip(asked: Asked, catalog: Catalog) -> str | None:
+    """The id of the chip that prefills, where it is another. Raises InputError."""
+    wrong = [n for n, x in (("--prefill-chip", asked.prefill_chip), ("--prefill-tp", asked.prefill_tp)) if x is not None]
+    if wrong and asked.serving != "disaggregated":
+        raise InputError(f"{wrong[0]} — found with {asked.serving} serving, allowed with disaggregated")
+    if asked.prefill_tp is not None and not _above(asked.prefill_tp, 0):
+        raise InputError(f"--prefill-tp — {_found(asked.prefill_tp)}, allowed a number from 1")
+    return None if asked.prefill_chip is None else _entry(catalog, "chips", asked.prefill_chip, "--prefill-chip")
 
 
 USUAL_SPREAD = "chat"  # workload whose spread of lengths stands in where none is given

@@ -31,6 +31,15 @@ Load = Annotated[float | None, typer.Option("--load", metavar="X", help="Instead
 InputCv = Annotated[float | None, typer.Option("--input-cv", metavar="X", help="Spread of input lengths: standard deviation over mean.")]
 OutputCv = Annotated[float | None, typer.Option("--output-cv", metavar="X", help="Spread of output lengths: standard deviation over mean.")]
 
+PrefillChip = Annotated[str | None, typer.Option("--prefill-chip", metavar="ID", help="Disaggregated: chip of the prefill instances.")]
+PrefillTp = Annotated[
+    float | None, typer.Option("--prefill-tp", metavar="N", help="Disaggregated: tensor parallel degree of a prefill instance.")
+]
+Draft = Annotated[str | None, typer.Option("--draft", metavar="ID", help="Speculative decoding: draft model, or self (an extra layer).")]
+DraftTokens = Annotated[float | None, typer.Option("--draft-tokens", metavar="N", help="Tokens drafted in a step.")]
+Acceptance = Annotated[float | None, typer.Option("--acceptance", metavar="X", help="Probability that a drafted token is accepted.")]
+Samples = Annotated[float | None, typer.Option("--samples", metavar="N", help="Answers drawn for one input; each counts in the batch.")]
+
 MaxTpot = Annotated[str | None, typer.Option("--max-tpot", metavar="TIME", help='Limit on time per output token, such as "30ms".')]
 MaxTtft = Annotated[str | None, typer.Option("--max-ttft", metavar="TIME", help='Limit on time to first token, such as "2s".')]
 MaxChips = Annotated[int | None, typer.Option("--max-chips", metavar="N", min=1, help="Chips of an instance at most.")]
