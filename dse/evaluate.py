@@ -338,7 +338,7 @@ def _both(chip: Chip, first: Chip, model: LLM, layout: Layout, plan: Layout, mem
 
 def _mean_w(chip: Chip, loop: Loop) -> Number:
     """Mean power of one chip; of one that decodes, where others prefill [W]."""
-    if loop.prefill_chips is None:
+    if loop.prefill_chips is None or loop.prefill_w is None:
         return loop.power_w / loop.chips + chip.static_w
     return (loop.power_w - loop.prefill_w) / (loop.chips - loop.prefill_chips) + chip.static_w
 
@@ -595,7 +595,7 @@ def performance(
         memory=memory,
         slack=_slack(chip, model, layout, memory) if pre_memory is None else _both(chip, first, model, layout, plan, memory, pre_memory),
         prefill_chips=loop.prefill_chips,
-        prefill_w=None if other is None else loop.prefill_w / loop.prefill_chips + other.static_w,
+        prefill_w=None if loop.prefill_w is None or other is None else loop.prefill_w / cut.one(loop.prefill_chips) + other.static_w,
         format=mc.fmt,
         arrivals=None if arrivals is None else _arrived(workload, full, arrivals, stream, most, waits, loop.ttft_s - waits.ttft_s),
     )

@@ -17,6 +17,7 @@ DEGREES = ("tp", "pp", "cp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
 DEFAULT_PRICES = "owner-2026"
 SHORT = {name: f"layout.{name}" for name in (*DEGREES, "batch")} | {"isl": "workload.input_tokens", "osl": "workload.output_tokens"}
+SERVED = "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples".split()  # told where given
 ONE_PHASE = ("decode", "prefill")  # kinds of serving in which the number of output tokens does not count
 
 
@@ -99,7 +100,8 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
 
 def question(asked: Asked, ids: dict[str, Any], workload: Workload) -> dict[str, Any]:
     """What was asked, with ids and numbers after defaults."""
-    kept = {key: value for key, value in asdict(asked).items() if key in ("serving", "constants")}
+    given = asdict(asked)
+    kept = {key: given[key] for key in ("serving", "constants")} | {key: given[key] for key in SERVED if given[key] is not None}
     return {**ids, "input_tokens": float(workload.input_tokens), "output_tokens": float(workload.output_tokens), **kept}
 
 
