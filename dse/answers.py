@@ -60,10 +60,13 @@ def ground_of(study: Study, catalog: Catalog, winners: Sequence[Winner], result:
     return Ground(
         study=study,
         catalog=catalog,
-        known=tuple(Known(w.design.id, family(w), w.design.chip, w.chip, _wide(w.formats)) for w in chosen if _wide(w.formats)),
+        known=tuple(
+            Known(w.design.id, family(w), w.design.chip, w.chip, _wide(w.formats), w.design.decisions) for w in chosen if _wide(w.formats)
+        ),
         case=headline_case(study, catalog),
         prices={p: as_floats(catalog.prices[p]) for p in owners},
         grid=replace(grid_of(study, wide_formats(study))),
+        spaces={f: shop_of(f, study.families[f], catalog).space for f in study.families},
         result=result,
         rebuild=rebuild,
     )

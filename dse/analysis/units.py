@@ -7,7 +7,7 @@ from such units; a service of many users is a number of equal ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ class Known:
     name: str
     chip: Chip
     formats: tuple[str, ...]
+    decisions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse.analysis.answers.bands import SAMPLES, banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.niches import Niche
 from dse.analysis.units import value
@@ -29,8 +30,9 @@ def _case(ground: Ground, context: float) -> Any:
 def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
     """Arrays (family, context) of each family's cheapest unit."""
     limit, contexts, families = ground.limit(given), list(given["contexts"]), list(ground.families)
-    names = ("cost", "batch_per_chip", "batch", "chips", "kv_share", "kv_time_share", "kv_byte")
+    names = ("cost", "batch_per_chip", "batch", "chips", "kv_share", "kv_time_share", "prefill_time_share", "kv_byte")
     found = {name: np.full((len(families), len(contexts)), np.nan) for name in names}
+    draws, sampled = draws_of(ground, ground.study.seed), np.full((len(families), len(contexts), SAMPLES), np.nan)
     for c, context in enumerate(contexts):
         units = ground.units(limit, workload=_case(ground, context).workload)
         m = units.metrics
@@ -47,11 +49,14 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
                 "chips": chips,
                 "kv_share": float(np.asarray(memory.kv)[at] / np.asarray(memory.capacity)[at]),
                 "kv_time_share": float(np.asarray(time.kv)[at] / np.asarray(m.tpot_s)[at]),
+                "prefill_time_share": float(np.asarray(time.prefill)[at] / np.asarray(m.tpot_s)[at]),
                 "kv_byte": float(np.asarray(memory.kv)[at]) * chips / batch,
             }
+            sampled[f, c] = draws.cost(units, at)
             for name, x in row.items():
                 found[name][f, c] = x
-    values = {name: (("family", "context"), x) for name, x in found.items()}
+    values: dict[str, Any] = {name: (("family", "context"), x) for name, x in found.items()}
+    values |= banded("cost", ("family", "context"), sampled)
     ds = table(values, {"family": families, "context": [float(x) for x in contexts]}, WORDS)
     ds.attrs = {"tpot_s": limit, "output_tokens": float(ground.case.workload.output_tokens), "ttft_s": float(ground.case.ttft_limit_s)}
     return ds
@@ -66,6 +71,7 @@ WORDS = {
     "chips": ("chips of the cheapest instance", "1"),
     "kv_share": ("share of the memory that the cache takes", "1"),
     "kv_time_share": ("share of a token's time in which the cache is read", "1"),
+    "prefill_time_share": ("share of a token's time in which prompts of others are read", "1"),
     "kv_byte": ("cache of one request, over all chips", "byte"),
 }
 CONTEXT = Kind(answer, niches)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dse.analysis import demand as formulas
+from dse.analysis.answers.bands import SAMPLES, banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.niches import Niche
 from dse.analysis.units import Units, value
@@ -113,10 +114,28 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
         "users_needed": ("family", np.array([users_within(users, s["cost"], f) for s, f in zip(served, floors, strict=True)])),
         **by_users,
     }
+    values |= uncertain(ground, units, families, values)
     values |= contrast(ground, given["contrast"])
     ds = table(values, {"family": list(families), "load": loads, "users": users, "contrast": list(given["contrast"]) or ["none"]}, WORDS)
     ds.attrs = {"tpot_s": limit, "use_s": given["use_time"], "peak": given["peak"], "token_per_user_day": given["use_time"] / limit}
     return ds
+
+
+def uncertain(ground: Ground, units: Units, families: tuple[str, ...], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Bands of the costs by load, of the ratio and of the demand for twice the floor: units held, every input drawn."""
+    draws, loads = draws_of(ground, ground.study.seed), np.array(units.batches)
+    kept = {"load_cost": [], "ratio": [], "load_needed": []}  # type: dict[str, list[np.ndarray]]
+    for f in families:
+        curve = units.curve(f)
+        at = [units.best(f, b) if np.isfinite(curve[b]) else None for b in range(len(loads))]
+        raw = np.array([draws.cost(units, x) if x is not None else np.full(SAMPLES, np.inf) for x in at])
+        fallen = np.minimum.accumulate(raw, axis=0)
+        known = np.isfinite(curve)
+        kept["load_cost"].append(np.where(np.isfinite(fallen), fallen, np.nan))
+        kept["ratio"].append(fallen[0] / fallen[-1] if known[0] else np.full(SAMPLES, np.nan))
+        kept["load_needed"].append(np.array([formulas.batch_within(loads[known], c[known], WITHIN) for c in fallen.T]))
+    dims = {"load_cost": ("family", "load"), "ratio": "family", "load_needed": "family"}
+    return {k: v for name, x in kept.items() for k, v in banded(name, dims[name], np.array(x)).items()}
 
 
 def contrast(ground: Ground, chips: tuple[str, ...]) -> dict[str, Any]:

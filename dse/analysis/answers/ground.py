@@ -13,6 +13,7 @@ from dse.analysis.niches import Niche
 from dse.analysis.units import EXISTING, Known, Units, units_of, with_prices
 from dse.catalog import Catalog
 from dse.search.layouts import Case, Grid
+from dse.space import Space
 from dse.study import Analysis, Study
 from dse.types import Chip, Prices, Workload
 
@@ -30,6 +31,7 @@ class Ground:
     case: Case  # the headline case, of its owner alone
     prices: Mapping[str, Prices]  # of every owner whom the study or one of its analyses names
     grid: Grid
+    spaces: Mapping[str, Space]  # of the families
     result: xr.Dataset | None  # the Dataset so far
     rebuild: Callable[[Known, Catalog], Chip]  # a chip as another catalogue would build it
     kept: dict[tuple[Any, ...], Units] = field(default_factory=dict, compare=False)  # units that were asked for before

@@ -1,8 +1,9 @@
 """Can the imbalance be engineered away? One user alone on a chip made for that, against the price of a token of a batched GPU.
 
 For each promised speed: cost for one user on every family, over the least cost of the reference family at its best batch. And for every
-parameter the factor by which it would have to change until a user alone pays no more than ``level`` times the batched price; both sides
-take the new value, and each takes the chip that is then cheapest (layouts are held).
+parameter the factor by which it would have to change until a user alone pays no more than ``level`` times the batched price. What belongs
+to the chip is changed on the chip for one user alone, against the reference as it is; what the site and the owner ask is changed for both.
+Each side takes the chip that is then cheapest; layouts are held.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse.analysis.answers.bands import SAMPLES, banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.elasticity import PARAMETERS
 from dse.analysis.many import costs, crossed, rows_of
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 STEPS = 25  # factors tried between 1 / reach and reach
+COMMON = ("server_usd", "energy_usd_per_j", "facility_usd_per_j", "discount_per_year", "life_year", "utilisation")  # changed for both
 NEAR = 8  # chips of a family whose units are changed: the cheapest ones
 
 
@@ -79,9 +82,25 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
         "gain": (("family", "changed"), gain),
     }
     coords = {"family": families, "limit": [float(x) for x in limits], "changed": list(PARAMETERS)}
+    values |= uncertain(ground, families, limits, against)
     ds = table(values, coords, WORDS)
     ds.attrs = {"against": against, "level": given["level"], "reach": given["reach"], "tpot_s": head}
     return ds
+
+
+def uncertain(ground: Ground, families: list[str], limits: list[float], against: str) -> dict[str, Any]:
+    """Band of the ratio: the units behind it held, every input drawn for both sides alike."""
+    draws = draws_of(ground, ground.study.seed)
+    found = np.full((len(families), len(limits), SAMPLES), np.nan)
+    for t, limit in enumerate(limits):
+        units = ground.units(limit)
+        if against not in units.families:
+            continue
+        batched = draws.cost(units, units.best(against))
+        for f, family in enumerate(families):
+            if np.isfinite(units.curve(family)[0]):
+                found[f, t] = draws.cost(units, units.best(family, 0)) / batched
+    return dict(banded("ratio", ("family", "limit"), found))
 
 
 def _break_evens(
@@ -93,8 +112,9 @@ def _break_evens(
     shape = (len(families), len(PARAMETERS))
     closing, gain = np.full(shape, np.nan), np.full(shape, np.nan)
     sides = {f: [units.deployment(*at) for at in cheapest_units(units, f, 0)] for f in families}
+    held = float(_least(reference, COMMON[0], np.ones(1))[0])
     for p, name in enumerate(PARAMETERS):
-        other = _least(reference, name, factors)
+        other = _least(reference, name, factors) if name in COMMON else held
         for f, family in enumerate(families):
             if sides[family]:
                 ratio = _least(sides[family], name, factors) / other

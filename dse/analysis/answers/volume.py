@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse.analysis.answers.bands import SAMPLES, banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.answers.single_user import cheapest_units, crossing
 from dse.analysis.many import costs, crossed, rows_of
 from dse.analysis.niches import Niche
+from dse.analysis.units import Units
 from dse.catalog import Catalog
 from dse.types import Deployment, Prices
 from dse.units import to_si
@@ -73,12 +75,14 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
             ratio[k] = _map(own, wafers, lives) / reference[given["against"]]
     needed = np.array([[shortest_life(np.array(lives), row) for row in rows] for rows in ratio])
     prices = ground.case.prices[0]
-    values = {
+    values: dict[str, Any] = {
         "ratio": (("way", "wafers", "life"), ratio),
         "life_needed": (("way", "wafers"), needed),
         "reference": ("against", np.array(list(reference.values()))),
         "share_rewritable": ((), _rewritable(units, at)),
     }
+    if at and np.isfinite(reference[given["against"]]):
+        values |= uncertain(ground, units, given, wafers, lives, needed.shape[0])
     coords = {"way": list(named), "wafers": wafers, "life": np.array(lives), "against": list(reference)}
     ds = table(values, coords, WORDS)
     ds.attrs = {
@@ -87,6 +91,31 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
         "masks": float(ground.catalog.records["families"][family].values[MASKS].value),
     }  # fmt: skip
     return ds
+
+
+def uncertain(
+    ground: Ground, units: Units, given: Mapping[str, Any], wafers: np.ndarray, lives: Sequence[float], count: int
+) -> dict[str, Any]:
+    """Bands for the family's own masks, cheapest units of both sides held: ratio and break-even life; nan for the other ways."""
+    draws = draws_of(ground, ground.study.seed)
+    mine, other = units.best(given["family"]), units.best(given["against"])
+    owner, batched = draws.prices(ground.study.headline.scenario), draws.cost(units, other)
+    dims = (count, len(wafers), len(lives))
+    ratio, needed = np.full((*dims, SAMPLES), np.nan), np.full((*dims[:2], SAMPLES), np.nan)
+    own = list(ways(ground, given)).index(own_way(ground, given))
+    for w, volume in enumerate(wafers):
+        for y, life in enumerate(lives):
+            ratio[own, w, y] = draws.cost(units, mine, priced(owner, np.full(SAMPLES, volume), np.full(SAMPLES, life))) / batched
+        needed[own, w] = [shortest_life(np.array(lives), row) for row in ratio[own, w].T]
+    found = dict(banded("ratio", ("way", "wafers", "life"), ratio))
+    return found | dict(banded("life_needed", ("way", "wafers"), np.where(np.isinf(needed), 1 / np.finfo(np.float32).tiny, needed)))
+
+
+def own_way(ground: Ground, given: Mapping[str, Any]) -> str:
+    """The way with the family's own number of masks; the first where the study does not ask for it."""
+    own = f"{ground.catalog.records['families'][given['family']].values[MASKS].value:g} masks a die"
+    names = [f"{count:g} masks a die" for count in given["masks"]]
+    return own if own in names else names[0]
 
 
 def shortest_life(lives: np.ndarray, ratio: np.ndarray) -> float:

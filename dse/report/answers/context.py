@@ -80,7 +80,13 @@ def share_caption(sub: xr.Dataset, families: list[str]) -> str:
     """How much of the memory the cache takes."""
     byte = next(x for f in families if np.isfinite(x := _ends(sub, "kv_byte", f)[3]))
     said = "; ".join(f"{label(f)} {W.percent(_ends(sub, 'kv_share', f)[1])} to {W.percent(_ends(sub, 'kv_share', f)[3])}" for f in families)
-    return f"Share of the memory that the cache takes: {said}. At the longest context one request holds {W.physical(byte, 'byte')}."
+    gpu = "hbm_gpu" if "hbm_gpu" in families else families[0]
+    _, prompt0, _, prompt1 = _ends(sub, "prefill_time_share", gpu)
+    return (
+        f"Share of the memory that the cache takes: {said}. At the longest context one request holds {W.physical(byte, 'byte')}. Of a "
+        f"token's time on {label(gpu)} {W.percent(prompt0)} go to the prompts of others at the shortest context, {W.percent(prompt1)} at "
+        f"the longest: reading the prompt costs more than keeping it."
+    )
 
 
 def _chart(sub: xr.Dataset, name: str, families: list[str], variable: str, title: str, caption: str, log: bool = True) -> Drawn:

@@ -19,7 +19,8 @@ esc = html.escape
 METHOD = (
     "Chips are bred for one user at each promised speed, and for any number of users. The ratio is the cost of a token for one user who "
     "keeps an instance busy over the least cost of the reference family at its best batch, at the same promise. Factors that close the "
-    "gap: one parameter is scaled on both sides, every chip keeps its layout, and each side takes the chip that is then cheapest. Bands: "
+    "gap: a parameter of the chip is scaled on the chip for one user alone, against the batched one as it is; prices that all owners face "
+    "are scaled for both. Chips keep their layouts, and each side takes the chip that is then cheapest. Bands: "
     "90 % of samples of the uncertain inputs, chips and layouts held."
 )
 

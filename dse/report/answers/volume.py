@@ -9,7 +9,7 @@ import xarray as xr
 
 from dse.report import draw as D
 from dse.report import words as W
-from dse.report.answers.charts import Drawn, Section, label, pick, ranged, spoken
+from dse.report.answers.charts import Drawn, Section, label, pick, ranged
 
 METHOD = (
     "Performance does not depend on money, so each bred chip keeps its layout and is priced anew for every number of wafers of one "
@@ -17,6 +17,7 @@ METHOD = (
     "written off over its life, the base design over the owner's volume. A beam saves these masks and makes each wafer dearer. Bands: "
     "90 % of samples of the uncertain inputs, chips and layouts held."
 )
+MONTHS, FAR, NEVER = 12, 1e9, "never"
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4A9E")
 
 
@@ -61,8 +62,8 @@ def _life(value: float, low: float = np.nan, high: float = np.nan) -> str:
         return "any life tried"
     if not np.isfinite(value):
         return "no life tried"
-    months = 12.0
-    return spoken(value * months, low * months, high * months, "months")
+    ends = [NEVER if x > FAR else "0" if x == 0 else W.number(x * MONTHS) for x in (low, high) if not np.isnan(x)]
+    return f"{W.number(value * MONTHS)}{f' [{ends[0]} to {ends[1]}]' if ends else ''} months"
 
 
 def needed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
