@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from dse.analysis import demand as formulas
-from dse.analysis.answers import demand
+from dse.analysis.answers import bands, context, demand, ownership, single_user, volume
+from dse.analysis.elasticity import PARAMETERS
 from dse.analysis.niches import Niche, breed, costs_of
 from dse.answers import ground_of
 from dse.catalog import load_catalog
 from dse.cli import main
 from dse.errors import InputError
-from dse.evaluate import evaluate
+from dse.evaluate import as_floats, evaluate
 from dse.questions import built_winners, real_chips, shop_of
 from dse.report import answers as told
 from dse.results import load
@@ -167,6 +168,94 @@ def test_users_needed_solve_the_curve():
     assert 10 < between < 100 and np.exp(np.interp(np.log(between), np.log(users), np.log(cost))) == pytest.approx(5.0)
     assert np.isnan(demand.users_within(users, cost, 0.5))
     assert formulas.concurrent_of(100.0, 600.0, 3.0) == pytest.approx(100 * 600 / 86400 * 3)
+
+
+# --- one user, volume, context, ownership ------------------------------------------------------------------------------
+
+
+def test_a_crossing_is_where_the_curve_meets_the_level():
+    factors = np.array([0.1, 1.0, 10.0])
+    assert single_user.crossing(factors, np.array([400.0, 20.0, 1.0]), 2.0) == pytest.approx(10 ** (np.log(10) / np.log(20)))
+    assert single_user.crossing(factors, np.array([1.0, 20.0, 400.0]), 2.0) == pytest.approx(10 ** -(np.log(10) / np.log(20)))
+    assert np.isnan(single_user.crossing(factors, np.array([9.0, 8.0, 7.0]), 2.0))
+    assert volume.shortest_life(factors, np.array([4.0, 2.0, 0.5])) == pytest.approx(10**0.5)
+    assert volume.shortest_life(factors, np.array([0.9, 0.8, 0.5])) == 0.0 and np.isinf(
+        volume.shortest_life(factors, np.array([9.0, 8.0, 7.0]))
+    )
+
+
+def test_break_even_factors_close_the_gap_when_the_chip_is_evaluated_again(ground):
+    """The factor found on a grid is put into the deployment itself: one user then pays the level."""
+    found = single_user.answer(ground, {"against": "hbm_gpu", "level": 10.0, "reach": 100.0})
+    units = ground.units(0.05)
+    batched = units.curve("hbm_gpu").min()
+    closed = found["closing"].sel(family="hbm_gpu")
+    own = [str(p) for p in closed["changed"].values if np.isfinite(float(closed.sel(changed=p))) and str(p) not in single_user.COMMON]
+    assert own  # some change of the chip does it
+    for name in own:
+        d = PARAMETERS[name](as_floats(units.deployment(*units.best("hbm_gpu", 0))), float(closed.sel(changed=name)))
+        assert float(evaluate(d).usd_per_million_output_token) / batched == pytest.approx(10.0, rel=0.08)  # a power law between points
+    assert np.all(found["ratio"].sel(family="hbm_gpu") >= found["own_ratio"].sel(family="hbm_gpu") * (1 - 1e-9))
+    low, high = (found[f"ratio_{e}"].values for e in ("low", "high"))
+    assert np.all(low <= high, where=np.isfinite(low))
+
+
+def test_masks_wafers_and_life_move_burned_in_chips_as_money_says(ground):
+    given = {"family": "burned_in", "against": "hbm_gpu", "wafers": (10.0, 1e3, 1e5), "lives": (1e7, 3e7, 1e8), "masks": (4.0, 40.0)}
+    given |= {"beam_rates": (1.0,), "update_life": 2.0}
+    found = volume.answer(ground, given)
+    ratio = found["ratio"].values
+    assert np.all(np.diff(ratio, axis=2) <= 0) and np.all(np.diff(ratio[:2], axis=1) < 0)  # longer lives, more wafers: cheaper
+    assert np.all(ratio[1] > ratio[0])  # more masks: dearer
+    assert ratio[2, 0] == pytest.approx(ratio[2, 2])  # a beam needs no volume
+    # by another way: the price of masks alone, worked out from the finance equations
+    units = ground.units(0.05)
+    at = units.best("burned_in")
+    d = units.deployment(*at)
+    prices = volume.priced(d.prices, 10.0, 1e7 / 31536000.0)
+    assert float(evaluate(replace(d, prices=prices)).usd_per_million_output_token) / units.curve("hbm_gpu").min() == pytest.approx(
+        ratio[0, 0, 0]
+    )
+
+
+def test_longer_contexts_cost_more_and_hold_fewer(ground):
+    found = context.answer(ground, {"contexts": (512, 4096)})
+    gpu = found.sel(family="hbm_gpu")
+    assert gpu["cost"].values[1] > gpu["cost"].values[0] and gpu["kv_byte"].values[1] > 2 * gpu["kv_byte"].values[0]
+    assert gpu["cost"].values[0] == pytest.approx(
+        float(ground.units(0.05, workload=replace(ground.case.workload, input_tokens=512.0)).curve("hbm_gpu").min())
+    )
+
+
+def test_a_chip_of_ones_own_pays_once_its_design_is_spread(ground):
+    tokens = tuple(float(x) for x in np.geomspace(1e12, 1e19, 15))
+    given = {"made": "owner-2026", "bought": "owner-2026", "rented": "owner-2026", "horizon": 4 * 31536000.0, "tokens": tokens}
+    found = ownership.answer(ground, given)
+    own = found.sel(family="hbm_gpu")
+    assert np.all(np.diff(own["own_total"].values) > 0) and np.all(np.diff(own["own_total"].values / np.array(tokens)) <= 0)
+    assert own["own_total"].values == pytest.approx(own["own_once"].values + own["own_marginal"].values * np.array(tokens) / 1e6)
+    # annuity by hand: 10 % over 4 years pays 0.3155 a year
+    unit = [k for k in ground.known if k.family == "hbm_gpu"][0]
+    assert own["own_once"].values[0] == pytest.approx(float(unit.chip.nre_usd) * 0.31547 * 4, rel=1e-3)
+
+
+# --- bands ---------------------------------------------------------------------------------------------------------------
+
+
+def test_draws_at_the_central_catalogue_give_the_central_costs(ground):
+    draws, units = bands.Draws(ground, ground.catalog), ground.units(0.05)
+    for family in units.families:
+        at = units.best(family)
+        assert draws.cost(units, at) == pytest.approx(units.cost()[at], rel=1e-9)
+
+
+def test_two_units_see_the_same_draws(ground):
+    draws, units = bands.draws_of(ground, 1), ground.units(0.05)
+    one, other = (draws.cost(units, units.best("hbm_gpu", b)) for b in (0, 3))
+    spread = [np.std(np.log(x)) for x in (one, other, one / other)]
+    assert spread[2] < spread[0] and spread[2] < spread[1]  # a ratio is known better than either
+    again = bands.draws_of(ground, 1).cost(units, units.best("hbm_gpu", 0))
+    np.testing.assert_array_equal(one, again)
 
 
 # --- the run and its report --------------------------------------------------------------------------------------------

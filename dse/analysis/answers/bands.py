@@ -24,7 +24,7 @@ from dse.evaluate import Metrics, as_floats
 from dse.types import Chip, Prices
 
 SAMPLES = compare.SAMPLES  # one compiled shape
-ENDS = (1 / 20, 19 / 20)  # of the 90 % band
+ENDS = (1 / 20, 1 / 2, 19 / 20)  # of the 90 % band, and its middle
 At = tuple[int, int]
 
 
@@ -88,13 +88,7 @@ def _competitor(ground: Ground, positions: Sequence[int]) -> Any:
     return compare.Competitor(name, some[0].family, space, tuple(k.id for k in some), tuple(k.decisions for k in some), empty, empty, ())
 
 
-def ends(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of the 90 % band over the last axis."""
-    low, high = np.quantile(samples, ENDS, axis=-1)
-    return low, high
-
-
 def banded(name: str, dims: Any, samples: np.ndarray) -> Mapping[str, Any]:
-    """Two variables of an answer: ends of the band of samples (..., samples)."""
-    low, high = ends(samples)
-    return {f"{name}_low": (dims, low), f"{name}_high": (dims, high)}
+    """Variables of an answer: ends of the 90 % band of samples (..., samples), and their median."""
+    low, middle, high = np.quantile(samples, ENDS, axis=-1)
+    return {f"{name}_low": (dims, low), f"{name}_mid": (dims, middle), f"{name}_high": (dims, high)}

@@ -71,7 +71,7 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
             alone[f, t], own[f, t] = curve[0], curve.min()
     clean = {n: np.where(np.isfinite(v), v, np.nan) for n, v in {"alone": alone, "batched": batched, "best": own}.items()}
     factors = np.exp(np.linspace(-np.log(given["reach"]), np.log(given["reach"]), 2 * (STEPS // 2) + 1))
-    closing, gain = _break_evens(ground, families, against, head, factors, given["level"])
+    closing, gain, gain_at, together = _break_evens(ground, families, against, head, factors, given["level"])
     values = {
         "alone": (("family", "limit"), clean["alone"]),
         "best": (("family", "limit"), clean["best"]),
@@ -80,6 +80,8 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
         "own_ratio": (("family", "limit"), clean["alone"] / clean["best"]),
         "closing": (("family", "changed"), closing),
         "gain": (("family", "changed"), gain),
+        "gain_at": (("family", "changed"), gain_at),
+        "together": ("family", together),
     }
     coords = {"family": families, "limit": [float(x) for x in limits], "changed": list(PARAMETERS)}
     values |= uncertain(ground, families, limits, against)
@@ -105,12 +107,12 @@ def uncertain(ground: Ground, families: list[str], limits: list[float], against:
 
 def _break_evens(
     ground: Ground, families: list[str], against: str, limit_s: float, factors: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Factor that closes the gap, and the least ratio within reach, by family and parameter."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """By family and parameter: factor that closes the gap, least ratio within reach and where. By family: the same for all at once."""
     units = ground.units(limit_s)
     reference = [units.deployment(*at) for at in cheapest_units(units, against, None)]
     shape = (len(families), len(PARAMETERS))
-    closing, gain = np.full(shape, np.nan), np.full(shape, np.nan)
+    closing, gain, gain_at = (np.full(shape, np.nan) for _ in range(3))
     sides = {f: [units.deployment(*at) for at in cheapest_units(units, f, 0)] for f in families}
     held = float(_least(reference, COMMON[0], np.ones(1))[0])
     for p, name in enumerate(PARAMETERS):
@@ -118,8 +120,23 @@ def _break_evens(
         for f, family in enumerate(families):
             if sides[family]:
                 ratio = _least(sides[family], name, factors) / other
-                closing[f, p], gain[f, p] = crossing(factors, ratio, level), float(np.min(ratio))
-    return closing, gain
+                best = int(np.argmin(ratio))
+                closing[f, p], gain[f, p], gain_at[f, p] = crossing(factors, ratio, level), float(ratio[best]), factors[best]
+    own = np.array([name not in COMMON for name in PARAMETERS])
+    together = np.full(len(families), np.nan)
+    for f, family in enumerate(families):
+        if sides[family]:
+            good = {n: 1.0 if gain_at[f, p] > 1 else -1.0 for p, n in enumerate(PARAMETERS) if own[p] and gain_at[f, p] != 1}
+            together[f] = crossing(factors, _least_of_all(sides[family], good, factors) / held, level)
+    return closing, gain, gain_at, together
+
+
+def _least_of_all(deployments: list[Any], directions: Mapping[str, float], factors: np.ndarray) -> np.ndarray:
+    """Least cost over deployments with every parameter changed at once by each factor, in its direction."""
+    rows, tiled = crossed(rows_of(deployments), len(factors)), np.tile(factors, len(deployments))
+    for name, direction in directions.items():
+        rows = PARAMETERS[name](rows, tiled**direction)
+    return costs(rows).reshape(len(deployments), len(factors)).min(axis=0)
 
 
 def _least(deployments: list[Any], name: str, factors: np.ndarray) -> np.ndarray:
@@ -139,6 +156,8 @@ WORDS = {
     "ratio": ("cost for one user over the batched cost of the reference family", "1"),
     "own_ratio": ("cost for one user over the family's own cost at the best batch", "1"),
     "closing": ("factor on a parameter at which one user pays no more than the level times the batched price", "1"),
+    "gain_at": ("factor on the parameter at which that ratio is least", "1"),
+    "together": ("factor by which every parameter of the chip must improve at once", "1"),
     "gain": ("least ratio with the parameter anywhere within reach", "1"),
 }
 SINGLE_USER = Kind(answer, niches)

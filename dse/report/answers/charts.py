@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,10 @@ from dse.report.labels import Label, place
 EXISTING = "existing"
 EXISTING_LABEL = "Chips on the market"
 Row = dict[str, Any]
+BANDS = (
+    " Brackets and bands: 90 % of samples of every uncertain input, chips and layouts held. Several inputs can only be worse than their "
+    "central value, so that a central figure may lie outside its band; its median is then said too."
+)
 
 
 @dataclass(frozen=True)
@@ -89,17 +94,21 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def spoken(value: float, low: float | None = None, high: float | None = None, unit: str = "") -> str:
-    """A value with its 90 % range where there is one: ``95 [60 to 140]``."""
-    text = W.number(value)
-    if low is not None and high is not None and np.isfinite(low) and np.isfinite(high) and high > low:
-        text += f" [{W.number(low)} to {W.number(high)}]"
-    return f"{text} {unit}".strip()
+def spoken(value: float, low: float = math.nan, high: float = math.nan, middle: float = math.nan) -> str:
+    """A value with its 90 % range where there is one; where the range leaves it out, with the median too.
+
+    >>> spoken(95.0, 60.0, 140.0), spoken(5.0), spoken(0.5, 0.9, 9.0, 3.0)
+    ('95 [60 to 140]', '5', '0.5 [0.9 to 9, median 3]')
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and high > low):
+        return W.number(value)
+    outside = f", median {W.number(middle)}" if not low <= value <= high and math.isfinite(middle) else ""
+    return f"{W.number(value)} [{W.number(low)} to {W.number(high)}{outside}]"
 
 
 def ranged(sub: xr.Dataset, name: str, **at: Any) -> str:
     """One number of an answer with its 90 % range where it is known."""
-    return spoken(pick(sub, name, **at), pick(sub, f"{name}_low", **at), pick(sub, f"{name}_high", **at))
+    return spoken(pick(sub, name, **at), pick(sub, f"{name}_low", **at), pick(sub, f"{name}_high", **at), pick(sub, f"{name}_mid", **at))
 
 
 def band(sub: xr.Dataset, name: str, **at: Any) -> dict[str, Any]:

@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Line, Section, band, label, lines, pick
+from dse.report.answers.charts import BANDS, Axis, Drawn, Line, Section, band, label, lines, pick
 
 METHOD = (
     "For each context chips of every family were bred, and each takes its cheapest layout, format and number of requests that keep the "
-    "promised speed and the time to first token. The cost is of output tokens and holds that of reading the prompt. Bands: 90 % of samples "
-    "of the uncertain inputs, chips and layouts held."
+    "promised speed and the time to first token. The cost is of output tokens and holds that of reading the prompt." + BANDS
 )
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Line, Pair, Section, band, label, lines, pairs, pick, ranged
+from dse.report.answers.charts import BANDS, Axis, Drawn, Line, Pair, Section, band, label, lines, pairs, pick, ranged
 
 esc = html.escape
 METHOD = (
@@ -18,7 +18,7 @@ METHOD = (
     "were bred for each of these numbers, so that nobody is compared on a chip made for crowds. By load, an instance is always busy, and "
     "demand above its best batch takes more instances. By users, each uses the service for the stated time a day at the promised speed; "
     "whole instances are bought for the peak and paid around the clock (the owner's utilisation is replaced by what demand gives), energy "
-    "is paid for tokens. Bands: 90 % of samples of the uncertain inputs, chips and layouts held."
+    "is paid for tokens." + BANDS
 )
 POUND = "USD per million output tokens"
 

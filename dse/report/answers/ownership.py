@@ -10,15 +10,15 @@ import xarray as xr
 
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Extra, Line, Section, band, label, lines, pick, ranged
+from dse.report.answers.charts import BANDS, Axis, Drawn, Extra, Line, Section, band, label, lines, pick
 
 esc = html.escape
 METHOD = (
     "Rent and purchase: the cheapest chip of the market at its best layout, every token the same. A chip of one's own: design and masks "
     "once over the horizon, with interest, and the cost of its tokens without them; each point takes the chip of the family whose total is "
-    "least. Fleets are whole and busy as the owner's utilisation says; the least fleet of one instance is not charged. Bands: 90 % of "
-    "samples of the uncertain inputs, chips and layouts held."
+    "least. Fleets are whole and busy as the owner's utilisation says; the least fleet of one instance is not charged." + BANDS
 )
+FAR, NEVER = 1e29, "never"
 OPTIONS = {"rented": "Rent", "bought": "Buy"}
 
 
@@ -32,7 +32,10 @@ def _needed(sub: xr.Dataset, family: str, option: str) -> float:
 
 
 def _said(sub: xr.Dataset, family: str, option: str) -> str:
-    return ranged(sub, "tokens_needed", family=family, option=option) if np.isfinite(_needed(sub, family, option)) else "never"
+    at = {"family": family, "option": option}
+    central, low, high = (pick(sub, f"tokens_needed{e}", **at) for e in ("", "_low", "_high"))
+    ends = [NEVER if x >= FAR else W.number(x) for x in (low, high) if np.isfinite(x)]
+    return (W.number(central) if np.isfinite(central) else NEVER) + (f" [{ends[0]} to {ends[1]}]" if ends else "")
 
 
 def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:

@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.ticker import FuncFormatter
 
 from dse import glossary
-from dse.report import draw as D
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Extra, Line, Section, band, label, lines, listed, look, pick, ranged
+from dse.report.answers.charts import BANDS, Axis, Drawn, Extra, Line, Pair, Section, band, label, lines, listed, pairs, pick, ranged
 
 esc = html.escape
 METHOD = (
     "Chips are bred for one user at each promised speed, and for any number of users. The ratio is the cost of a token for one user who "
     "keeps an instance busy over the least cost of the reference family at its best batch, at the same promise. Factors that close the "
     "gap: a parameter of the chip is scaled on the chip for one user alone, against the batched one as it is; prices that all owners face "
-    "are scaled for both. Chips keep their layouts, and each side takes the chip that is then cheapest. Bands: "
-    "90 % of samples of the uncertain inputs, chips and layouts held."
+    "are scaled for both. Chips keep their layouts, and each side takes the chip that is then cheapest." + BANDS
 )
 
 
@@ -64,7 +61,10 @@ def sentence(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, A
         f, parameter, factor = min(close, key=lambda x: abs(np.log(x[2])))
         text += f" The nearest single change that would do it: {glossary.label(parameter)} × {W.number(factor)} ({label(f)})."
     elif not away:
-        text += f" No single parameter, changed by factors up to {W.number(facts['reach'])}, would."
+        text += f" No single parameter, changed by factors up to {W.number(facts['reach'])}, would do it"
+        together = {f: x for f in served if np.isfinite(x := pick(sub, "together", family=f))}
+        least = min(together, key=lambda f: together[f], default="")
+        text += f"; every parameter of {label(least)} improved at once by {W.number(together[least])} would." if least else "."
     return text
 
 
@@ -122,51 +122,36 @@ def by_speed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
 
 
 def closing(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any]) -> Drawn:
-    """Which single change closes the gap, by family: a dot for each parameter that does."""
-    rows: list[dict[str, Any]] = [
-        {
-            "family": f,
-            "parameter": str(p),
-            "factor": float(sub["closing"].sel(family=f, changed=p)),
-            "least_ratio_within_reach": float(sub["gain"].sel(family=f, changed=p)),
-        }
-        for f in served
-        for p in sub["changed"].values
-    ]
-    names = [
-        str(p) for p in sub["changed"].values if any(np.isfinite(r["factor"]) and r["factor"] != 1 for r in rows if r["parameter"] == p)
-    ]
-    canvas = D.Canvas(f"{name}_closing", 8.6, 1.2 + 0.3 * max(len(names), 1))
-    axes = canvas.figure.subplots()
-    for r in rows:
-        if r["parameter"] in names and np.isfinite(r["factor"]):
-            hue, marker = look(r["family"])
-            tip = canvas.tip(f"{label(r['family'])}: {glossary.label(r['parameter'])} × {W.number(r['factor'])}")
-            axes.plot([r["factor"]], [names.index(r["parameter"])], marker=marker, ms=6.5, color=hue, ls="", gid=tip)
+    """How far the best single change goes, by family, and by how much everything at once would have to improve."""
+    head = float(sub["limit"].values[np.argmin(np.abs(np.log(sub["limit"].values / facts["tpot_s"])))])
+    shown, said, rows = [], [], []
     for f in served:
-        hue, marker = look(f)
-        axes.plot([], [], marker=marker, color=hue, ls="", label=label(f))
-    axes.set_yticks(range(len(names)), [glossary.label(p) for p in names])
-    axes.set(
-        xscale="log",
-        xlim=(1 / facts["reach"] / 1.2, facts["reach"] * 1.2),
-        xlabel="factor on the parameter",
-        ylim=(-0.6, max(len(names), 1) - 0.4),
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(D._plain))
-    axes.axvline(1.0, color=D.SOFT, lw=0.9, ls=(0, (4, 3)))
-    axes.grid(True)
-    canvas.figure.legend(loc="outside right upper", frameon=False, fontsize=7.5)
-    closers = {f: _nearest(sub, f) for f in served}
-    said = [f"{label(f)}: {glossary.label(p)} × {W.number(x)}" for f, (p, x) in closers.items() if np.isfinite(x)]
-    never = [label(f) for f, (_, x) in closers.items() if not np.isfinite(x)]
+        gains, now = sub["gain"].sel(family=f).values, pick(sub, "ratio", family=f, limit=head)
+        if not np.isfinite(gains).any():
+            continue
+        p = int(np.nanargmin(gains))
+        parameter, factor = str(sub["changed"].values[p]), float(sub["gain_at"].sel(family=f).values[p])
+        words = f"{glossary.label(parameter)} × {W.number(factor)}"
+        tip = f"{label(f)}: {W.number(now)} times the batched price; {W.number(float(gains[p]))} with {words}"
+        shown.append(Pair(f, now, float(gains[p]), words, tip))
+        together = pick(sub, "together", family=f)
+        said.append(f"{label(f)} {W.number(together)}" if np.isfinite(together) else f"{label(f)} more than {W.number(facts['reach'])}")
+    for f in served:
+        for k in sub["changed"].values:
+            at = {"family": f, "changed": str(k)}
+            found = {n: pick(sub, n, **at) for n in ("closing", "gain", "gain_at")}
+            rows.append({"family": f, "parameter": str(k), **found, "together": pick(sub, "together", family=f)})
+    extra = Extra(down=[(1.0, "the batched price"), (facts["level"], f"{W.number(facts['level'])} times")])
+    title = f"one user's price over that of a batched {label(facts['against'])}; hollow: now, full: best single change"
+    canvas = pairs(f"{name}_closing", shown, Axis(title), extra)
+    best = min(shown, key=lambda r: r.full)
     caption = (
-        f"Factors on a single parameter at which one user pays {W.number(facts['level'])} times the batched price of a "
-        f"{label(facts['against'])} or less, at {W.number(1 / facts['tpot_s'])} token/s/user. Smallest change by family: "
-        + ("; ".join(said) if said else "none")
-        + (f". No single change up to {W.number(facts['reach'])} times does it for {listed(never)}." if never else ".")
+        f"The best single change within a factor of {W.number(facts['reach'])}, at {W.number(1 / head)} token/s/user: {label(best.family)} "
+        f"with {best.words} comes to {W.number(best.full)} times the batched price. If every parameter of the chip improved at once, these "
+        f"factors would bring one user to {W.number(facts['level'])} times: {'; '.join(said)}."
     )
-    return Drawn(f"{name}_closing", canvas, caption, f"Dots of break-even factors by parameter and family. {caption}", rows)
+    alt = f"Pairs of marks of the ratio, now and after the best single change, one line a family. {caption}"
+    return Drawn(f"{name}_closing", canvas, caption, alt, rows)
 
 
 def table(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, Any]) -> str:

@@ -9,13 +9,12 @@ import xarray as xr
 
 from dse.report import draw as D
 from dse.report import words as W
-from dse.report.answers.charts import Drawn, Section, label, pick, ranged
+from dse.report.answers.charts import BANDS, Drawn, Section, label, pick, ranged
 
 METHOD = (
     "Performance does not depend on money, so each bred chip keeps its layout and is priced anew for every number of wafers of one "
     "model, every life and every way of writing the weights; the cheapest chip counts. Masks of a model are spread over its wafers and "
-    "written off over its life, the base design over the owner's volume. A beam saves these masks and makes each wafer dearer. Bands: "
-    "90 % of samples of the uncertain inputs, chips and layouts held."
+    "written off over its life, the base design over the owner's volume. A beam saves these masks and makes each wafer dearer." + BANDS
 )
 MONTHS, FAR, NEVER = 12, 1e9, "never"
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4A9E")
