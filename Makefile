@@ -20,7 +20,7 @@ ifneq ($(HAVE),$(WANT))
 endif
 endif
 
-.PHONY: all setup test lint types layers unit long demo validation lock clean readme
+.PHONY: all setup test lint types layers unit long demo validation lock clean readme questions
 
 all: test
 
@@ -72,6 +72,10 @@ demo: $(STAMP)
 # README's computed lines: the answer from the committed report of the shipped study, the errors from the measurements.
 readme: $(STAMP)
 	$(BIN)/python tools/readme.py --validate
+
+# What the committed reports answer: reports/README.md, from tools/questions.toml and the reports.
+questions: $(STAMP)
+	$(BIN)/python tools/questions.py
 
 # Choose the pins anew (needs pip-tools in .venv); one set must serve every Python named in pyproject.toml.
 lock: $(STAMP)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,7 @@ class Page:
 
     ds: xr.Dataset
     found: list[Answer] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)  # caption of every figure
     body: list[str] = field(default_factory=list)
     files: dict[str, str | bytes] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True
 def figure(page: Page, record: Any, drawer: Callable[[Any], D.Canvas], kind: str, names: list[str], under: str = "") -> str:
     """One figure with caption and folds; its SVG and CSV are put beside the page."""
     canvas = drawer(record)
+    page.said[record.name] = record.caption
     drawing = D.svg(canvas)
     page.files[f"figures/{record.name}.svg"] = D.file_svg(drawing)
     page.files[f"figures/{record.name}.csv"] = csv_text(record.rows)
@@ -369,6 +372,16 @@ NAVIGATION = (
 )
 
 
+def _said(page: Page) -> str:
+    """What the report found, for programs: the sentence that it leads with, that of each analysis, and the caption of every figure."""
+    ds, first = page.ds, lead(page.ds, page.found)
+    case, limit_s = V.headline(ds)
+    v = V.view(ds, case)
+    text = first.section.sentence if first else W.winner_sentence(ds, v, V.limit_index(v, limit_s))
+    found = {"answer": text, "analyses": {a.name: a.section.sentence for a in page.found}, "figures": page.said}
+    return json.dumps(found, indent=1, ensure_ascii=False).replace(W.NARROW, " ") + "\n"
+
+
 SECTIONS = (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _analyses, _sources, _rerun)
 LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun)  # where an analysis leads
 
@@ -391,6 +404,7 @@ def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
         leading = first.section.drawn[0].canvas if first else None
         canvas = leading or D.front(F.fronts(ds, V.COST, case.scenario, only=case, name="headline"))
         page.files["figures/headline.png"] = D.png(canvas)
+    page.files["answers.json"] = _said(page)
     body = "\n".join(page.body)
     named = [(a.name, a.title) for a in page.found]
     order = [*NAVIGATION[:1], *named, *NAVIGATION[1:]] if first else [*NAVIGATION[:-3], *named, *NAVIGATION[-3:]]

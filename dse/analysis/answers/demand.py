@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dse.analysis import demand as formulas
-from dse.analysis.answers.bands import SAMPLES, banded, draws_of
+from dse.analysis.answers.bands import SAMPLES, Draws, banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.niches import Niche
 from dse.analysis.units import Units, value
@@ -64,6 +64,7 @@ def service(units: Units, family: str, token_per_s: np.ndarray, peak: float) -> 
         "peak_batch": share * np.array(units.batches)[at[best]],
         "utilisation": share / peak,
         "chip": who[best].astype(float),
+        "at": at[best].astype(float),
         "energy": energy[best] * MILLION,
         "floor": np.full(len(best), float(np.min(peak * fixed / rate + energy)) * MILLION),
     }
@@ -114,17 +115,19 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
         "users_needed": ("family", np.array([users_within(users, s["cost"], f) for s, f in zip(served, floors, strict=True)])),
         **by_users,
     }
-    values |= uncertain(ground, units, families, values)
+    values |= uncertain(ground, units, families, dict(zip(families, served, strict=True)), users * per_user, given["peak"])
     values |= contrast(ground, given["contrast"])
     ds = table(values, {"family": list(families), "load": loads, "users": users, "contrast": list(given["contrast"]) or ["none"]}, WORDS)
     ds.attrs = {"tpot_s": limit, "use_s": given["use_time"], "peak": given["peak"], "token_per_user_day": given["use_time"] / limit}
     return ds
 
 
-def uncertain(ground: Ground, units: Units, families: tuple[str, ...], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Bands of the costs by load, of the ratio and of the demand for twice the floor: units held, every input drawn."""
+def uncertain(
+    ground: Ground, units: Units, families: tuple[str, ...], served: Mapping[str, Mapping[str, np.ndarray]], rate: np.ndarray, peak: float
+) -> dict[str, Any]:
+    """Bands of the costs by load and by users, of the ratio and of the demand for twice the floor: units held, every input drawn."""
     draws, loads = draws_of(ground, ground.study.seed), np.array(units.batches)
-    kept = {"load_cost": [], "ratio": [], "load_needed": []}  # type: dict[str, list[np.ndarray]]
+    kept: dict[str, list[np.ndarray]] = {"load_cost": [], "ratio": [], "load_needed": [], "users_cost": []}
     for f in families:
         curve = units.curve(f)
         at = [units.best(f, b) if np.isfinite(curve[b]) else None for b in range(len(loads))]
@@ -133,9 +136,25 @@ def uncertain(ground: Ground, units: Units, families: tuple[str, ...], values: M
         known = np.isfinite(curve)
         kept["load_cost"].append(np.where(np.isfinite(fallen), fallen, np.nan))
         kept["ratio"].append(fallen[0] / fallen[-1] if known[0] else np.full(SAMPLES, np.nan))
+        kept["users_cost"].append(_served(draws, units, served[f], rate, peak))
         kept["load_needed"].append(np.array([formulas.batch_within(loads[known], c[known], WITHIN) for c in fallen.T]))
-    dims = {"load_cost": ("family", "load"), "ratio": "family", "load_needed": "family"}
+    dims = {"load_cost": ("family", "load"), "ratio": "family", "load_needed": "family", "users_cost": ("family", "users")}
     return {k: v for name, x in kept.items() for k, v in banded(name, dims[name], np.array(x)).items()}
+
+
+def _served(draws: Draws, units: Units, served: Mapping[str, np.ndarray], token_per_s: np.ndarray, peak: float) -> np.ndarray:
+    """Cost by users under all draws, array (users, samples): the unit of each number of users held, instances counted anew."""
+    places = list(zip(served["chip"].astype(int).tolist(), served["at"].astype(int).tolist(), strict=True))
+    found = {}
+    for at in dict.fromkeys(places):
+        m = draws.metrics(units, at)
+        rate = value(m, "output_token_per_s_per_chip") * value(m, "chips")
+        found[at] = sum(value(m, f"cost.{name}") for name in FIXED), rate, value(m, "cost.energy") / rate
+    rows = []
+    for at, mean in zip(places, token_per_s, strict=True):
+        fixed, rate, energy = found[at]
+        rows.append((np.maximum(np.ceil(peak * mean / rate), 1.0) * fixed / mean + energy) * MILLION)
+    return np.array(rows)
 
 
 def contrast(ground: Ground, chips: tuple[str, ...]) -> dict[str, Any]:

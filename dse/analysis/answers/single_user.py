@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STEPS = 25  # factors tried between 1 / reach and reach
 COMMON = ("server_usd", "energy_usd_per_j", "facility_usd_per_j", "discount_per_year", "life_year", "utilisation")  # changed for both
+RATING = "tdp_w"  # says what a chip may draw; alone it can be cut, but not where all else speeds up
 NEAR = 8  # chips of a family whose units are changed: the cheapest ones
 
 
@@ -86,7 +87,7 @@ def answer(ground: Ground, given: Mapping[str, Any]) -> xr.Dataset:
     coords = {"family": families, "limit": [float(x) for x in limits], "changed": list(PARAMETERS)}
     values |= uncertain(ground, families, limits, against)
     ds = table(values, coords, WORDS)
-    ds.attrs = {"against": against, "level": given["level"], "reach": given["reach"], "tpot_s": head}
+    ds.attrs = {"common": list(COMMON), "against": against, "level": given["level"], "reach": given["reach"], "tpot_s": head}
     return ds
 
 
@@ -122,7 +123,7 @@ def _break_evens(
                 ratio = _least(sides[family], name, factors) / other
                 best = int(np.argmin(ratio))
                 closing[f, p], gain[f, p], gain_at[f, p] = crossing(factors, ratio, level), float(ratio[best]), factors[best]
-    own = np.array([name not in COMMON for name in PARAMETERS])
+    own = np.array([name not in (*COMMON, RATING) for name in PARAMETERS])
     together = np.full(len(families), np.nan)
     for f, family in enumerate(families):
         if sides[family]:

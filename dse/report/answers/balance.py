@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from dse.report import words as W
-from dse.report.answers.charts import Axis, Drawn, Extra, Line, Section, label, lines, pick
+from dse.report.answers.charts import Axis, Drawn, Extra, Line, Section, band, label, lines, ranged
 
 METHOD = (
     "Dense 8-bit peak over the bandwidth of the store that holds the weights, of the cheapest design of each family at every limit of the "
@@ -31,9 +31,9 @@ def sentence(sub: xr.Dataset, families: list[str], market: dict[str, float], hea
     gpu = "hbm_gpu" if "hbm_gpu" in families else families[0]
     x, y = 1 / sub["limit"].values, sub["balance"].sel(family=gpu).values
     ok = np.flatnonzero(np.isfinite(y))
-    here = pick(sub, "balance", family=gpu, limit=head)
+    here = ranged(sub, "balance", family=gpu, limit=head)
     text = (
-        f"The cheapest {label(gpu)} design at {W.number(1 / head)} token/s/user does {W.number(here)} operations for each byte of memory "
+        f"The cheapest {label(gpu)} design at {W.number(1 / head)} token/s/user does {here} operations for each byte of memory "
         f"bandwidth; from {W.number(x[ok[0]])} to {W.number(x[ok[-1]])} token/s/user the best balance goes from {W.number(y[ok[0]])} to "
         f"{W.number(y[ok[-1]])}"
     )
@@ -51,7 +51,7 @@ def chart(sub: xr.Dataset, name: str, families: list[str], market: dict[str, flo
     speed, series, rows = 1 / sub["limit"].values, [], []
     for f in families:
         y = np.where(sub["balance"].sel(family=f).values > 0, sub["balance"].sel(family=f).values, np.nan)
-        series.append(Line(label(f), f, speed, y))
+        series.append(Line(label(f), f, speed, y, **band(sub, "balance", family=f)))
         rows += [{"family": f, "token_per_s_per_user": float(a), "flop_per_byte": float(b)} for a, b in zip(speed, y, strict=True)]
     rows += [{"family": n, "token_per_s_per_user": None, "flop_per_byte": x} for n, x in market.items()]
     order = sorted(market, key=lambda n: market[n])

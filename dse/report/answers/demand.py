@@ -109,10 +109,11 @@ def by_users(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any
             f"{_of(sub, 'users_needed', many)} ({label(many)})."
         )
     spare = cheap[len(users) // 2]
-    energy, cost = (float(sub[n].sel(family=spare).values[len(users) // 2]) for n in ("users_energy", "users_cost"))
+    at: dict[str, Any] = {"family": spare, "users": float(users[len(users) // 2])}
+    energy = pick(sub, "users_energy", **at)
     caption += (
-        f" With {W.number(float(users[len(users) // 2]))} users ({label(spare)}) one more token costs {W.number(energy)} USD a million, "
-        f"its energy, while the instance has room; the average one {W.number(cost)}."
+        f" With {W.number(at['users'])} users ({label(spare)}) one more token costs {W.number(energy)} USD a million, its energy, while "
+        f"the instance has room; the average one {ranged(sub, 'users_cost', **at)}."
     )
     names = ("users_cost", "users_instances", "users_chips", "users_peak_batch", "users_utilisation", "users_energy")
     rows = _rows(sub, "users", names, served)

@@ -11,7 +11,7 @@ import xarray as xr
 from dse.report import draw as D
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import Drawn, Section, label, listed, pick
+from dse.report.answers.charts import Drawn, Section, label, listed, pick, ranged
 
 esc = html.escape
 METHOD = (
@@ -45,9 +45,10 @@ def sentence(sub: xr.Dataset, head: float, facts: dict[str, Any]) -> str:
         other = _served(sub, family, head)
         if wide in other and len(other) > 1:
             gain[family] = other[wide] / min(other.values())
+    said = ranged(sub, "gain") if "gain" in sub else W.number(at[wide] / at[best])
     most = max(gain, key=lambda f: gain[f])
     return (
-        f"At {W.number(1 / head)} token/s/user a token on {label(facts['family'])} designs costs {W.number(at[wide] / at[best])} times as "
+        f"At {W.number(1 / head)} token/s/user a token on {label(facts['family'])} designs costs {said} times as "
         f"much in {wide} as in {best} ({steps} USD a million): bits shift the imbalance by a factor and leave it; most is gained on "
         f"{label(most)} ({W.number(gain[most])} times)."
     )

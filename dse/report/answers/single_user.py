@@ -51,7 +51,8 @@ def sentence(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, A
         if away
         else f"No family brings one user within {W.number(facts['level'])} times the batched price."
     )
-    close = [(f, *_nearest(sub, f)) for f in served if np.isfinite(_nearest(sub, f)[1])]
+    nearest = {f: _nearest(sub, f, facts["common"]) for f in served}
+    close = [(f, *found) for f, found in nearest.items() if np.isfinite(found[1])]
     text = (
         f"{verdict} At {W.number(1 / head)} token/s/user the cheapest chip for one user alone, {label(first)}, asks "
         f"{_ratio(sub, first, head)} times what a token costs on a batched {against}; a {against} made for one user asks "
@@ -61,16 +62,16 @@ def sentence(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, A
         f, parameter, factor = min(close, key=lambda x: abs(np.log(x[2])))
         text += f" The nearest single change that would do it: {glossary.label(parameter)} × {W.number(factor)} ({label(f)})."
     elif not away:
-        text += f" No single parameter, changed by factors up to {W.number(facts['reach'])}, would do it"
+        text += f" No single parameter of the chip, changed by factors up to {W.number(facts['reach'])}, would do it"
         together = {f: x for f in served if np.isfinite(x := pick(sub, "together", family=f))}
         least = min(together, key=lambda f: together[f], default="")
         text += f"; every parameter of {label(least)} improved at once by {W.number(together[least])} would." if least else "."
     return text
 
 
-def _nearest(sub: xr.Dataset, family: str) -> tuple[str, float]:
-    """The parameter whose factor closes the gap with the least change."""
-    row = sub["closing"].sel(family=family).values
+def _nearest(sub: xr.Dataset, family: str, common: list[str]) -> tuple[str, float]:
+    """The parameter of the chip whose factor closes the gap with the least change."""
+    row = np.where(np.isin(sub["changed"].values, common), np.nan, sub["closing"].sel(family=family).values)
     if not np.isfinite(row).any():
         return "", float("nan")
     i = int(np.nanargmin(np.abs(np.log(row))))
@@ -109,8 +110,13 @@ def by_speed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
         Axis(f"one user's price over that of a batched {against}", least=least),
         extra,
     )
-    best = [min(((float(s.y[i]), s.label) for s in series if np.isfinite(s.y[i])), default=(np.nan, "")) for i in range(len(speed))]
-    said = "; ".join(f"{W.number(r)} ({who}) at {W.number(v)} token/s/user" for (r, who), v in zip(best, speed, strict=True) if who)
+    best = [min(((float(s.y[i]), s.family) for s in series if np.isfinite(s.y[i])), default=(np.nan, "")) for i in range(len(speed))]
+    limits = [float(x) for x in sub["limit"].values]
+    said = "; ".join(
+        f"{_ratio(sub, who, limit)} ({label(who)}) at {W.number(1 / limit)} token/s/user"
+        for (_, who), limit in zip(best, limits, strict=True)
+        if who
+    )
     caption = f"The least that one user alone pays, as a multiple of the price of a batched {against} at the same promise: {said}."
     return Drawn(
         f"{name}_speed",
@@ -129,7 +135,7 @@ def closing(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any]
         gains, now = sub["gain"].sel(family=f).values, pick(sub, "ratio", family=f, limit=head)
         if not np.isfinite(gains).any():
             continue
-        p = int(np.nanargmin(gains))
+        p = int(np.nanargmin(np.where(np.isin(sub["changed"].values, facts["common"]), np.inf, gains)))
         parameter, factor = str(sub["changed"].values[p]), float(sub["gain_at"].sel(family=f).values[p])
         words = f"{glossary.label(parameter)} × {W.number(factor)}"
         tip = f"{label(f)}: {W.number(now)} times the batched price; {W.number(float(gains[p]))} with {words}"
