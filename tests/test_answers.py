@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,7 +279,7 @@ def test_the_report_leads_with_the_finding_and_holds_its_figures(run):
     for drawn in answer.section.drawn:
         assert drawn.caption[:40] in page and (run / "out" / "figures" / f"{drawn.name}.csv").exists()
     ratio = float(ds["demand.ratio"].sel({"demand.family": "hbm_gpu"}))
-    assert f"{ratio:.3g} times" in said
+    assert re.search(rf"{ratio:.3g} \[\S+ to \S+\] times", said)  # with its band
     assert (run / "out" / "figures" / "headline.png").read_bytes()[:4] == b"\x89PNG"
 
 

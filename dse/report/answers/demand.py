@@ -109,11 +109,11 @@ def by_users(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any
             f"{_of(sub, 'users_needed', many)} ({label(many)})."
         )
     spare = cheap[len(users) // 2]
-    at: dict[str, Any] = {"family": spare, "users": float(users[len(users) // 2])}
-    energy = pick(sub, "users_energy", **at)
+    where: dict[str, Any] = {"family": spare, "users": float(users[len(users) // 2])}
+    energy = pick(sub, "users_energy", **where)
     caption += (
-        f" With {W.number(at['users'])} users ({label(spare)}) one more token costs {W.number(energy)} USD a million, its energy, while "
-        f"the instance has room; the average one {ranged(sub, 'users_cost', **at)}."
+        f" With {W.number(where['users'])} users ({label(spare)}) one more token costs {W.number(energy)} USD a million, its energy, while "
+        f"the instance has room; the average one {ranged(sub, 'users_cost', **where)}."
     )
     names = ("users_cost", "users_instances", "users_chips", "users_peak_batch", "users_utilisation", "users_energy")
     rows = _rows(sub, "users", names, served)
