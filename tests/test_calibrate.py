@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dse.calibrate import check, fit_all, read_plan, samples_of
-from dse.calibrate.cross import constants_by_kind, left_out
+from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out
 from dse.calibrate.engine import LEFT_OUT, Step, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
@@ -68,7 +68,8 @@ def test_known_constants_are_found_again(plan, catalog):
             assert found.low <= found.value <= found.high
         assert result.residuals[file].median < 0.03
         assert result.residuals[file].by_shape < 0.04
-        assert result.residuals[file].unseen_chip > result.residuals[file].median  # the other chip differs
+        assert result.residuals[file].other > result.residuals[file].median  # the other chip differs
+        assert np.isnan(result.residuals[file].same)  # neither has a second chip of its generation
     shared = {result.constants[file]["serial_s_per_k"].value for file in truth}
     assert len(shared) == 1
 
@@ -231,10 +232,13 @@ def test_lines_of_system_constants_go_to_chips_engines_and_means(plan, catalog, 
 
 
 def test_a_shared_constant_counts_once(plan):
-    residual = Residual(50, 0.05, 0.1, 0.06, float("nan"))
+    residual = Residual(50, 0.05, 0.1, 0.06, 0.12)
     fit = next(f for f in plan.fits if f.path == "gemm.fp8")
     own = sum(leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
     shared = sum(not leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
     done = Fitted(fit, {}, dict.fromkeys(("nvidia-h100", "nvidia-b200"), residual))
     assert constants_by_kind([done], plan) == {"GEMM, NVIDIA": 2 * own + shared}
-    assert left_out([done]) == {"GEMM, NVIDIA": {"shape": pytest.approx(0.06)}}
+    assert left_out([done]) == {"GEMM, NVIDIA": {"shape": pytest.approx(0.06), "shape_p90": pytest.approx(0.12)}}
+    assert constants_by_chip([done], plan) == {c: {"own": own, "shared": shared} for c in done.residuals}
+    alone = Fitted(fit, {}, {"nvidia-l40s": residual})
+    assert constants_by_chip([alone], plan) == {"nvidia-l40s": {"own": own + shared, "shared": 0}}

@@ -24,6 +24,7 @@ KINDS = {  # part of the constants -> kind of the validation
 }  # fmt: skip
 GEMM_AMD = "GEMM, MI355X"
 APART = ("nvidia-l40s",)
+LEFT_OUT_NAMES = {"by_shape": "shape", "by_shape_p90": "shape_p90"}
 FEW = (0, 3, 8, 20)  # rows of a new chip
 ENOUGH = 2 * max(FEW)  # rows of a chip below which an error on the unseen says little
 SYSTEM_KINDS = {"tpot_s": "TPOT, aggregated", "ttft_s": "TTFT, aggregated", "latency_s": "static batch, NeMo"}
@@ -49,16 +50,36 @@ def constants_by_kind(results: Sequence[Fitted], plan: Plan) -> dict[str, int]:
     return dict(found)
 
 
+def constants_by_chip(results: Sequence[Fitted], plan: Plan) -> dict[str, dict[str, int]]:
+    """Free constants of each chip: its own (fitted to its rows alone), and those that it shares with others of its group."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: {"own": 0, "shared": 0})
+    for r in results:
+        groups = [plan.group_of(c) for c in r.residuals]
+        free = [leaf for leaf in r.fit.leaves if not leaf.fixed]
+        for chip, group in zip(r.residuals, groups, strict=True):
+            alone = groups.count(group) == 1
+            own = sum(alone or leaf.per_chip for leaf in free)
+            found[chip]["own"] += own
+            found[chip]["shared"] += len(free) - own
+    return {chip: dict(each) for chip, each in found.items()}
+
+
+def _one_engines(fit: Fit) -> str:
+    """Attention kernels of vLLM are others in each generation: they stand apart."""
+    return ", vLLM" if fit.name == "vllm" and "attention" in kind_of(fit.part, "") else ""
+
+
 def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
-    """Mean over fits and chips of the median error with shapes, and with the whole chip, left out."""
+    """Mean over fits and chips of median and 90th percentile with shapes, with the chip, and with its whole generation left out."""
     cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for r in results:
         for chip, residual in r.residuals.items():
-            kind = kind_of(r.fit.part, chip)
+            kind = kind_of(r.fit.part, chip) + _one_engines(r.fit)
             if kind and chip not in APART and residual.n >= ENOUGH:
-                for name, value in (("shape", residual.by_shape), ("chip", residual.unseen_chip)):
+                for name in ("by_shape", "by_shape_p90", "same", "same_p90", "other", "other_p90"):
+                    value = getattr(residual, name)
                     if not np.isnan(value):
-                        cells[kind][name].append(value)
+                        cells[kind][LEFT_OUT_NAMES.get(name, name)].append(value)
     return {kind: {name: float(np.mean(v)) for name, v in each.items()} for kind, each in cells.items()}
 
 
@@ -126,4 +147,10 @@ def cross_validation(
     out = left_out(results)
     out |= {s["what"]: {"chip": s["chip"][0], "model": s["model"][0]} for s in system}
     constants = constants_by_kind(results, plan) | {s["what"]: s["constants"] for s in system}
-    return {"constants": constants, "left_out": out, "system": system, "rows_of_a_new_chip": rows_of_a_new_chip(chosen, plan)}
+    return {
+        "constants": constants,
+        "constants_by_chip": constants_by_chip(results, plan),
+        "left_out": out,
+        "system": system,
+        "rows_of_a_new_chip": rows_of_a_new_chip(chosen, plan),
+    }

@@ -68,7 +68,8 @@ def residual_note(r: Residual) -> str:
     """Residuals of a fit in words."""
     return (
         f"error of the fit: median {_percent(r.median)}, p90 {_percent(r.p90)}, n {r.n}; "
-        f"median with shapes left out {_percent(r.by_shape)}, with this chip left out {_percent(r.unseen_chip)}"
+        f"median with shapes left out {_percent(r.by_shape)}, with this chip left out {_percent(r.same)}, "
+        f"with its generation left out {_percent(r.other)}"
     )
 
 

@@ -6,6 +6,7 @@ So a chip with few rows, or none, inherits its group, and few constants belong t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,13 +46,21 @@ class Constant:
 
 @dataclass(frozen=True)
 class Residual:
-    """Errors |predicted / measured - 1|: in fit, with shapes left out, with the chip left out (nan where that cannot be)."""
+    """Errors |predicted / measured - 1|: in fit, and of what a fit has not seen (nan where that cannot be).
+
+    A chip left out takes the mean over the other chips of its generation (``same``), or, with its whole generation left out, of the
+    other generations (``other``).
+    """
 
     n: int
     median: float
     p90: float
-    by_shape: float
-    unseen_chip: float
+    by_shape: float = math.nan
+    by_shape_p90: float = math.nan
+    same: float = math.nan
+    same_p90: float = math.nan
+    other: float = math.nan
+    other_p90: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Problem:
     residuals: Callable[[Any, Any], Any]
     jacobian: Callable[[Any, Any], Any]
     values: Callable[[Any], dict[str, Any]]
+    as_mean: Callable[[Any, Sequence[int]], Any]  # misfit of every row with the mean constants of some chips
     size: int
     rows: int
 
@@ -155,6 +165,10 @@ def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem
     def values(x: np.ndarray) -> dict[str, Any]:
         return constants(inner_of(x, by_leaf)) | {leaf.name: np.full(len(chips), leaf.value) for leaf in fit.leaves if leaf.fixed}
 
+    def as_mean(x: np.ndarray, donors: Sequence[int]) -> np.ndarray:
+        mean = {name: np.broadcast_to(matrix[list(donors)].mean(axis=0), rows[name].shape) for name, matrix in by_leaf.items()}
+        return np.asarray(fast(inner_of(x, mean)))
+
     def residuals(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.concatenate([weights * np.asarray(fast(inner_of(x, rows))), prior * x])
 
@@ -163,7 +177,7 @@ def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem
         upper = sum(np.asarray(by_row[name])[:, None] * rows[name] for name in by_row)
         return np.concatenate([weights[:, None] * upper, np.diag(prior)])
 
-    parts = Problem(residuals, jacobian, values, len(prior), len(samples))
+    parts = Problem(residuals, jacobian, values, as_mean, len(prior), len(samples))
     return parts, chips
 
 
@@ -220,26 +234,47 @@ def _left_out(problem: Problem, samples: Sequence[Sample], x: np.ndarray, keys: 
     return errors
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size and not np.isnan(values).any() else float("nan")
+def _unseen(problem: Problem, samples: Sequence[Sample], chips: Sequence[str], plan: Plan, same: bool) -> np.ndarray:
+    """Error of each row with its chip left out (``same``: generation kept), or with its whole generation left out."""
+    errors = np.full(len(samples), np.nan)
+    of_row = np.array([chips.index(s.chip) for s in samples])
+    generations = [plan.generations.get(c, c) for c in chips]
+    groups = [plan.group_of(c) for c in chips]
+    for i in range(len(chips)):
+        out = [j for j, g in enumerate(generations) if (j == i if same else g == generations[i])]
+        rest = [j for j in range(len(chips)) if j not in out and (not same or generations[j] == generations[i])]
+        near = [j for j in rest if groups[j] == groups[i]] or rest
+        if not near:
+            continue
+        x = solve(problem, (~np.isin(of_row, out)).astype(float), plan.procedure)
+        mine = of_row == i
+        errors[mine] = np.abs(np.expm1(problem.as_mean(x, near)))[mine]
+    return errors
+
+
+def _figures(errors: np.ndarray) -> tuple[float, float]:
+    """Median and 90th percentile; nan where a row has no error."""
+    if not errors.size or np.isnan(errors).any():
+        return math.nan, math.nan
+    return float(np.median(errors)), float(np.percentile(errors, 90))
 
 
 def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: bool = True) -> Fitted:
-    """Fit one part over all its chips; with ``cross_validate`` also with shapes and with chips left out."""
+    """Fit one part over all its chips; with ``cross_validate`` also with shapes, chips and generations left out."""
     problem, chips = problem_of(fit, samples, plan)
-    procedure = plan.procedure
-    x = solve(problem, np.ones(problem.rows), procedure)
-    errors = _errors(problem, x)
+    x = solve(problem, np.ones(problem.rows), plan.procedure)
     shapes = sorted({s.shape for s in samples})
-    folds = [shapes.index(s.shape) % int(procedure["folds"]) for s in samples]
+    folds = [shapes.index(s.shape) % int(plan.procedure["folds"]) for s in samples]
     blank = np.full(len(samples), np.nan)
-    by_shape = _left_out(problem, samples, x, folds, procedure) if cross_validate else blank
-    alone = {g for g in map(plan.group_of, chips) if [plan.group_of(c) for c in chips].count(g) == 1}
-    unseen = _left_out(problem, samples, x, [s.chip for s in samples], procedure) if cross_validate and len(chips) > len(alone) else blank
+    errors = [_errors(problem, x), blank, blank, blank]
+    if cross_validate:
+        errors[1:] = [
+            _left_out(problem, samples, x, folds, plan.procedure),
+            _unseen(problem, samples, chips, plan, same=True),
+            _unseen(problem, samples, chips, plan, same=False),
+        ]
     residuals = {}
     for c in chips:
         mine = np.array([s.chip == c for s in samples])
-        other = unseen[mine] if plan.group_of(c) not in alone else blank[mine]
-        low, high = float(np.median(errors[mine])), float(np.percentile(errors[mine], 90))
-        residuals[c] = Residual(int(mine.sum()), low, high, _median(by_shape[mine]), _median(other))
+        residuals[c] = Residual(int(mine.sum()), *(v for e in errors for v in _figures(e[mine])))
     return Fitted(fit, _intervals(fit, problem, x, chips, plan), residuals)

@@ -65,6 +65,7 @@ class Plan:
     procedure: dict[str, float]
     chips: dict[str, str]
     groups: dict[str, list[str]]
+    generations: dict[str, str]  # constants file -> architecture generation
     fits: tuple[Fit, ...]
     substitutes: dict[str, dict[str, str]]
     pools: dict[str, list[str]]
@@ -108,6 +109,7 @@ def read_plan(folder: Path | None = None) -> Plan:
         raw["procedure"],
         raw["chips"],
         raw["groups"],
+        raw["generations"],
         tuple(fits),
         raw["substitute"],
         raw["pool"],

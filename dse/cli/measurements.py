@@ -165,7 +165,11 @@ def _write_cross(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
         print_json(found)
         return
     for kind, each in found["left_out"].items():
-        print(f"{kind:<24} " + "  ".join(f"{name} left out {_percent(value)} %" for name, value in each.items()))
+        shown = {name: value for name, value in each.items() if not name.endswith("_p90")}
+        tails = {name: f" / {_percent(each[f'{name}_p90'])}" if f"{name}_p90" in each else "" for name in shown}
+        print(f"{kind:<24} " + "  ".join(f"{name} left out {_percent(value)}{tails[name]} %" for name, value in shown.items()))
+    for chip, n in found["constants_by_chip"].items():
+        print(f"{chip:<24} own constants {n['own']}, shared {n['shared']}")
     for kind, each in found["rows_of_a_new_chip"].items():
         print(f"{kind:<24} " + "  ".join(f"{n} rows {_percent(value)} %" for n, value in each))
     for s in found["system"]:

@@ -87,11 +87,12 @@ def summary_table(done: Sequence[Outcome], fits: Mapping[str, Any]) -> str:
             [
                 esc(r["kind"]), str(r["n"]), str(r["groups"]), str(counts.get(r["kind"], "–")), percent(r["median"]),
                 _met(r["median"], r["asked_median"]), percent(r["p90"]), _met(r["p90"], r["asked_p90"]), percent(r["bias"]),
-                percent(r["with_excluded"]), percent(out.get("shape")), percent(out.get("chip")), percent(out.get("model")),
+                percent(r["with_excluded"]), percent(out.get("shape")), percent(out.get("same", out.get("chip"))),
+                percent(out.get("other")), percent(out.get("model")),
             ]
         )  # fmt: skip
     head = ("kind", "rows", "groups", "constants", "median", "asked", "90th percentile", "asked", "bias", "median with excluded rows",
-            "shapes left out", "chip left out", "model left out")  # fmt: skip
+            "shapes left out", "chip left out", "generation left out", "model left out")  # fmt: skip
     return table(head, rows)
 
 
@@ -215,9 +216,33 @@ def special_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(head, cells)
 
 
+def _pair(each: Mapping[str, float], name: str) -> str:
+    """Median and 90th percentile of errors with something left out."""
+    return f"{percent(each[name])} / {percent(each[f'{name}_p90'])}" if name in each else "–"
+
+
+def _cross_operators(fits: Mapping[str, Any]) -> list[str]:
+    """Operators with shapes, chips and generations left out, and how many constants a chip has."""
+    cells = [
+        [esc(k), *(_pair(v, name) for name in ("shape", "same", "other"))] for k, v in fits.get("left_out", {}).items() if "shape_p90" in v
+    ]
+    if not cells:
+        return []
+    head = ("operator", "shapes left out", "chip left out, its generation known", "generation left out")
+    counts = [[esc(chip), str(n["own"]), str(n["shared"])] for chip, n in sorted(fits.get("constants_by_chip", {}).items())]
+    return [
+        "<h3>Operators: what a fit has not seen</h3><p>Median / 90th percentile, mean over fits and chips. A chip left out takes the mean "
+        "constants of the other chips of its generation; with its whole generation left out, those of the other generations.</p>",
+        table(head, cells),
+        "<h3>Free constants of each chip</h3><p>Over all operators, formats and implementations that it was measured with: fitted to its "
+        "rows alone, and shared with the chips of its group.</p>",
+        table(("chip", "own", "shared"), counts),
+    ]
+
+
 def _cross(fits: Mapping[str, Any]) -> str:
     """Errors on what a fit has not seen, where they were computed."""
-    parts = []
+    parts = _cross_operators(fits)
     few = fits.get("rows_of_a_new_chip")
     if few:
         series = [F.Series(k, F.COLOURS[i], tuple((float(n), 100 * v) for n, v in each)) for i, (k, each) in enumerate(few.items())]
