@@ -6,16 +6,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dse.analysis import uncertainty
-from dse.analysis.compare import competitors_of
+import numpy as np
+
+from dse.analysis import breakeven, elasticity, limits, regret, uncertainty
+from dse.analysis.compare import EXISTING, SAMPLES_AT_ONCE, Competitor, Question, competitors_of, costs_of, decisions_of
+from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
+from dse.analysis.reoptimise import Start, compared, searched
 from dse.catalog import Catalog
 from dse.errors import InputError
-from dse.questions import questions_of
-from dse.search.designs import Questions
+from dse.questions import grid_of, questions_of, row_of, shop_of
+from dse.search.designs import Questions, build_block
+from dse.search.shards import points_of
 from dse.study import Study, read_study
+from dse.types import Chip
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,7 +72,7 @@ def with_uncertainty(
     head = questions.cases[questions.headline_case]
     sampled = found[head.model_id, head.workload_id]
     out.attrs["uncertainty"] = json.dumps({"samples": sizes[0], "samples_of_other_cases": sizes[1], "seed": seed, **_counted(sampled)})
-    limit = min(range(len(questions.limits_s)), key=lambda t: abs(questions.limits_s[t] - study.headline.tpot))
+    limit = headline_limit(study, questions)
     competitors = competitors_of(ds, head, uncertainty.spaces_of(study, catalog))
     told = uncertainty.explain(sampled, catalog, competitors, questions.headline_scenario, limit, sizes[2], seed)
     return uncertainty.explained_into(out, told, sampled.factors) if told else out
@@ -78,18 +85,170 @@ def _counted(s: uncertainty.Sampled) -> Mapping[str, int]:
 
 def quick(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int, budget: int, progress: Progress) -> xr.Dataset:
     """What a run of a study of some size adds to its Dataset."""
-    if budget < LEAST_BUDGET:
+    if budget < LEAST_BUDGET or study.headline.analysis:  # an analysis of its own leads that report
         return ds
     return with_uncertainty(ds, study, catalog, questions, seed, QUICK, progress)
 
 
-WHAT = ("uncertainty",)
+def chips_of(ds: xr.Dataset, study: Study, catalog: Catalog) -> dict[str, Chip]:
+    """The hypothetical chips of a result, built again, by design id."""
+    found: dict[str, Chip] = {}
+    for family, overrides in study.families.items():
+        at = np.flatnonzero((ds["status"].values == "hypothetical") & (ds["family"].values == family))
+        if not len(at):
+            continue
+        shop = shop_of(family, overrides, catalog)
+        decided = [decisions_of(ds, int(d), shop.space) for d in at]
+        built = build_block(shop, points_of(shop.space, decided)[0]).chip
+        for i, d in enumerate(at):
+            found[str(ds["design"].values[d])] = row_of(built, i)
+    return found
+
+
+def with_elasticities(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> xr.Dataset:
+    """The Dataset with elasticities of cost and time at every front point, and what limits are worth."""
+    cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
+    prices = dict(zip(study.scenarios, questions.cases[0].prices, strict=True))
+    return elasticity.winner_elasticities(ds, chips_of(ds, study, catalog), cases, prices, study.headline.tpot, full=True)
+
+
+def with_limits(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> xr.Dataset:
+    """The Dataset with the map of what binds, for the headline case and owner."""
+    head = questions.cases[questions.headline_case]
+    families = [f for f in study.families if ((ds["family"] == f) & (ds["status"] == "hypothetical")).any()]
+    here = ds.sel(scenario=[study.headline.scenario])
+    prices = {study.headline.scenario: head.prices[questions.headline_scenario]}
+    case = {(head.model_id, head.workload_id): (head.model, head.workload)}
+    points = elasticity.front_points(here, chips_of(ds, study, catalog), case, prices, families)
+    return limits.into(ds, points, families)
+
+
+def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
+    """The Dataset with a few samples of the headline in which the leading families are searched anew: how much fixed designs miss."""
+    setting = setting_of(ds, study, catalog, questions)
+    if setting is None:
+        return ds
+    families = [n for n in setting.names if n != EXISTING][:REDESIGNED]
+    head, owner = setting.question.case, study.headline.scenario
+    sides = [setting.sides[f][0] for f in families]
+    factors = factors_of(study, catalog, {k for c in sides for k in c.kernels})
+    sampler = Sampler.of(catalog, factors)
+    (u,) = uncertainty.points(RESAMPLES, len(factors), seed)
+    padded = u[np.minimum(np.arange(SAMPLES_AT_ONCE), RESAMPLES - 1)]
+    drawn, values = sampler.catalog(catalog, padded), sampler.values(u)
+    at = setting.scenario, setting.limit
+    chosen = np.stack([costs_of(c, setting.question, drawn, SAMPLES_AT_ONCE)[at][:RESAMPLES] for c in sides])
+    again = np.full(chosen.shape, np.inf)
+    for s in range(RESAMPLES):
+        other = with_values(catalog, {p: float(x[s]) for p, x in zip(sampler.places, values, strict=True)})
+        for f, c in enumerate(sides):
+            again[f, s] = searched(start_of(c, study), other, head, owner, study.headline.tpot, CHIPS_ANEW, seed)
+    return compared(ds, families, chosen, again)
+
+
+def start_of(c: Competitor, study: Study) -> Start:
+    """A family as a search from its designs on the front starts."""
+    overrides = study.families[c.family]
+    formats = tuple(dict.fromkeys(c.formats))
+    return Start(c.family, lambda book: shop_of(c.family, overrides, book), tuple(c.decisions), grid_of(study, formats).thinned())
+
+
+def checked_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
+    """The Dataset with the three nearest flips between families checked by a full search on both sides of each."""
+    setting = setting_of(ds, study, catalog, questions)
+    if setting is None or "flip_multiple" not in ds or FAMILIES not in ds["against"].values:
+        return ds
+    named = {x.name: x for x in breakeven.named_levers(catalog, records_of(study, catalog))}
+    sides = [c for side in setting.sides.values() for c in side]
+    named |= {x.name: x for x in breakeven.factor_levers(catalog, factors_of(study, catalog, {k for c in sides for k in c.kernels}))}
+    leader = next(f["leader"] for f in json.loads(ds.attrs["breakeven"]) if f["against"] == FAMILIES)
+    table = ds.sel(against=FAMILIES)
+    multiples = table["flip_multiple"].transpose("lever", "way").values
+    order = np.argsort(np.where(np.isfinite(multiples), np.abs(np.log(multiples)), np.inf), axis=None)[:CHECKED]
+    rows = []
+    for flat in order[np.isfinite(multiples.ravel()[order])]:
+        lever, way = np.unravel_index(flat, multiples.shape)
+        name, x = str(ds["lever"].values[lever]), float(multiples[lever, way])
+        rival = str(table["flip_leader"].transpose("lever", "way").values[lever, way])
+        found = {}
+        for where, multiple in (("before", x ** (1 / 2)), ("at", x), ("beyond", min(x**2, named[name].most) if x > 1 else x**2)):
+            other = scaled(catalog, named[name].places, multiple)
+            costs = [
+                searched(
+                    start_of(setting.sides[f][0], study),
+                    other,
+                    setting.question.case,
+                    study.headline.scenario,
+                    study.headline.tpot,
+                    CHIPS_ANEW,
+                    seed,
+                )
+                for f in (leader, rival)
+            ]
+            found[where] = {"multiple": multiple, "lead": float(np.log(costs[1] / costs[0])) if np.isfinite(costs).all() else None}
+        rows.append({"lever": name, "multiple": x, "leader": leader, "rival": rival, **found})
+    ds.attrs["flips_checked"] = json.dumps(rows)
+    return ds
+
+
+RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
+CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
+CHECKED = 3  # flips confirmed by a search
+RIVALS = 3  # families that the ranking is looked at with, beside the winner
+FAMILIES = "families"
+
+
+def setting_of(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> breakeven.Setting | None:
+    """The headline's comparison: the cheapest families at its limit, the winner first, and the chips that exist; None without two sides."""
+    head = questions.cases[questions.headline_case]
+    question = Question(head, tuple(questions.limits_s), tuple(study.scenarios))
+    at = headline_limit(study, questions)
+    s = questions.headline_scenario
+    competitors = competitors_of(ds, head, uncertainty.spaces_of(study, catalog))
+    plain = scaled(catalog, [], 1.0)
+    cost = {c.name: float(costs_of(c, question, plain, SAMPLES_AT_ONCE)[s, at, 0]) for c in competitors}
+    order = sorted((c for c in competitors if c.space is not None and np.isfinite(cost[c.name])), key=lambda c: cost[c.name])[: 1 + RIVALS]
+    real = [c for c in competitors if c.space is None and np.isfinite(cost[c.name])]
+    sides = {c.name: [c] for c in order} | ({EXISTING: real} if real else {})
+    return breakeven.Setting(sides, question, s, at) if len(sides) > 1 else None
+
+
+def headline_limit(study: Study, questions: Questions) -> int:
+    """Position of the headline's limit."""
+    return min(range(len(questions.limits_s)), key=lambda t: abs(questions.limits_s[t] - study.headline.tpot))
+
+
+def with_breakevens(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> xr.Dataset:
+    """The Dataset with the flip table of the headline: the winner against the other families, and against chips that exist."""
+    setting = setting_of(ds, study, catalog, questions)
+    if setting is None:
+        return ds
+    named = breakeven.named_levers(catalog, records_of(study, catalog))
+    sides = [c for side in setting.sides.values() for c in side]
+    foreign = {f"{kind} {f}: " for f in study.families for kind in ("families", "constants")} - {
+        f"{kind} {c.family}: " for c in sides for kind in ("families", "constants")
+    }
+    factors = [f for f in factors_of(study, catalog, {k for c in sides for k in c.kernels}) if not f.name.startswith(tuple(foreign))]
+    others = breakeven.factor_levers(catalog, factors)
+    leader, *rivals = (n for n in setting.names if n != EXISTING)
+    found = [breakeven.ranking(setting, catalog, FAMILIES, leader, rivals, named, others)] if rivals else []
+    if EXISTING in setting.sides:
+        found.append(breakeven.ranking(setting, catalog, EXISTING, leader, [EXISTING], named, others))
+    return breakeven.into(ds, found)
+
+
+def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
+    """The Dataset with the regret of designs made for one case in the others, at the headline's owner and limit."""
+    return regret.into(ds, study.headline.scenario, study.headline.tpot, study.mix or None)
+
+
+WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "regret")
 
 
 def analyse(
-    ds: xr.Dataset, catalog: Catalog, what: tuple[str, ...], seed: int | None = None, progress: Progress = lambda *_: None
+    ds: xr.Dataset, catalog: Catalog, what: Sequence[str], seed: int | None = None, progress: Progress = lambda *_: None
 ) -> xr.Dataset:
-    """The Dataset with the full analyses that are asked for.
+    """The Dataset with the full analyses that are asked for (names of WHAT).
 
     Raises:
         InputError: the study or the catalogue changed since, or the result is one of claims.
@@ -99,6 +258,24 @@ def analyse(
     study = study_of(ds, catalog)
     questions = questions_of(study, catalog)
     chosen = int(ds.attrs.get("seed", study.seed)) if seed is None else seed
-    if "uncertainty" in what:
-        ds = with_uncertainty(ds, study, catalog, questions, chosen, progress=progress)
+    parts: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+        "elasticity": lambda x: with_elasticities(x, study, catalog, questions),
+        "limits": lambda x: with_limits(x, study, catalog, questions),
+        "uncertainty": lambda x: with_uncertainty(x, study, catalog, questions, chosen, progress=progress),
+        "redesign": lambda x: with_redesigns(x, study, catalog, questions, chosen),
+        "breakeven": lambda x: checked_flips(with_breakevens(x, study, catalog, questions), study, catalog, questions, chosen),
+        "regret": lambda x: with_regret(x, study),
+    }
+    spent = spent_before(ds)
+    for i, name in enumerate(w for w in WHAT if w in what):
+        progress(i, len(what), name)
+        start = time.process_time()
+        ds = parts[name](ds)
+        spent[name] = round(time.process_time() - start, 2)
+    ds.attrs["analysis_cpu_s"] = json.dumps(spent)
     return ds
+
+
+def spent_before(ds: xr.Dataset) -> dict[str, float]:
+    """Processor time of the analyses that a result holds already."""
+    return dict(json.loads(str(ds.attrs.get("analysis_cpu_s", "{}"))))

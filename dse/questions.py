@@ -77,11 +77,13 @@ def questions_of(study: Study, catalog: Catalog) -> Questions:
             limit = study.limits.ttft.get(workload, own if own is not None else np.inf)
             cases.append(Case(model, workload, as_floats(catalog.models[model]), as_floats(catalog.workloads[workload]), limit, prices))
     order = [(c.model_id, c.workload_id) for c in cases]
+    mixes = [tuple((order.index((m, w)), weight) for w, weight in study.mix.items()) for m in study.models] if study.mix else []
     return Questions(
         cases=tuple(cases),
         limits_s=tuple(study.limits.tpot),
         headline_case=order.index((study.headline.model, study.headline.workload)),
         headline_scenario=study.scenarios.index(study.headline.scenario),
+        mixes=tuple(mixes),
     )
 
 
@@ -95,7 +97,8 @@ def shop_of(family: str, overrides: Mapping[str, Any], catalog: Catalog) -> Shop
     return Shop(family, space, processes, as_floats(catalog.technology), constants)
 
 
-def _row(tree: Any, i: int) -> Any:
+def row_of(tree: Any, i: int) -> Any:
+    """One row of a block: the same pytree with plain numbers."""
     return jax.tree.map(lambda x: float(np.ravel(x)[i if np.size(x) > 1 else 0]), tree)
 
 
@@ -134,7 +137,7 @@ def built_winners(
     ids = shop.space.ids(values)
     found = []
     for i, identity in enumerate(ids):
-        one = _row(built, i)
+        one = row_of(built, i)
         chip = one.chip
         label = catalog.records["families"][family].name
         suffix = "-3bit" if below_4_bit else ""
@@ -189,6 +192,6 @@ def default_winners(study: Study, catalog: Catalog, shards: Sequence[Shard]) -> 
     for shard in shards:
         shop = shop_of(shard.family, study.families[shard.family], catalog)
         values, _ = points_of(shop.space, [shop.space.named(shop.space.defaults())])
-        one = _row(build_block(shop, values), 0)
+        one = row_of(build_block(shop, values), 0)
         found.append(Winner(Design(shard.label, shard.family, f"default {shard.family}", "hypothetical"), one.chip, shard.formats))
     return found

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import dse
-from dse.analysis.elasticity import PARAMETERS, elasticities, log_cost
+from dse.analysis.elasticity import (
+    FIXED,
+    LIMITS,
+    MONEY,
+    PARAMETERS,
+    RATES,
+    elasticities,
+    limit_elasticities,
+    log_cost,
+    log_tpot,
+    time_elasticities,
+)
 from dse.evaluate import as_floats
 from dse.types import Deployment, Layout, Workload
 
@@ -90,3 +101,47 @@ def test_a_deployment_elsewhere_has_other_elasticities(deployments, found):
     one = elasticities([replace(deployments[0], layout=Layout(tp=4, batch=1, format="fp8"))])[0]
     of, alone = (dict(zip(PARAMETERS, x, strict=True)) for x in (found[0], one))
     assert alone["host_time_s"] > of["host_time_s"]
+
+
+def test_money_shares_sum_to_one(deployments, found):
+    """Cost is of degree one in all prices together; each share is that of its parts of the cost."""
+    of = dict(zip(PARAMETERS, found.T, strict=True))
+    assert sum(of[name] for name in MONEY) == pytest.approx(np.ones(len(CASES)), rel=1e-12)
+    for i, d in enumerate(deployments):
+        cost = dse.evaluate(d).cost_usd_per_s
+        whole = sum(float(x) for x in (cost.capital, cost.system, cost.nre, cost.energy, cost.site, cost.idle))
+        assert of["energy_usd_per_j"][i] == pytest.approx(float(cost.energy) / whole, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def times(deployments):
+    return dict(zip((*RATES, FIXED), time_elasticities(deployments).T, strict=True))
+
+
+def test_rates_sum_to_minus_one_less_the_share_of_fixed_times(deployments, times):
+    """The only units of time are those of rates and of fixed times; that share is taken by central differences too."""
+    rates = sum(times[name] for name in RATES)
+    assert rates == pytest.approx(-(1 - times[FIXED]), abs=1e-9)
+    for share, d in zip(times[FIXED], deployments, strict=True):
+        up, down = (float(log_tpot({FIXED: s * STEP}, as_floats(d))) for s in (1, -1))
+        assert share == pytest.approx((up - down) / (2 * STEP), abs=AGREES)
+        assert 0 < share < 1
+
+
+def test_a_limit_is_worth_what_a_batch_that_follows_it_saves(deployments):
+    """Second way: the batch is moved until the time per token is 0.1 % longer or shorter, and the cost is taken again."""
+    from scipy.optimize import brentq
+
+    d = as_floats(deployments[0])
+    slack = np.array([[0.0, 1.0, 1.0]])
+    exact = limit_elasticities([deployments[0]], slack)[0]
+    assert exact[1:].tolist() == [0, 0] and exact[0] < 0
+
+    def metrics(x):
+        return dse.evaluate(replace(d, layout=replace(d.layout, batch=d.layout.batch * np.exp(x))))
+
+    base, h = np.log(float(metrics(0.0).tpot_s)), 1e-3
+    ends = [brentq(lambda x, s=s: np.log(float(metrics(x).tpot_s)) - base - s * h, -0.1, 0.1) for s in (1, -1)]
+    up, down = (np.log(float(metrics(x).usd_per_million_output_token)) for x in ends)
+    assert exact[0] == pytest.approx((up - down) / (2 * h), rel=0.02)
+    assert LIMITS[0] == "tpot"

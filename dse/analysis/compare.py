@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXISTING = "existing"
-SAMPLES, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
+SAMPLES_AT_ONCE, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
 RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it
@@ -105,7 +105,7 @@ def competitors_of(ds: xr.Dataset, case: Case, spaces: Mapping[str, Space], real
         mine = hypothetical & (ds["family"].values == family)
         designs = _leaders(cost, mine)[:DESIGNS]
         if designs:
-            decisions = tuple({n: _plain(ds[n].values[d]) for n in space.names if n in ds} for d in designs)
+            decisions = tuple(decisions_of(ds, d, space) for d in designs)
             found.append(_competitor(family, family, space, ds, here, designs, decisions))
     existing = (ds["status"].values == "existing") & (ds["family"].values != "other")
     for d in _leaders(cost, existing)[:real]:
@@ -119,8 +119,10 @@ def _competitor(name: str, family: str, space: Space | None, ds: xr.Dataset, her
     return Competitor(name, family, space, tuple(str(ds["design"].values[d]) for d in designs), decisions, who, rows, formats)
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str) else float(value)
+def decisions_of(ds: xr.Dataset, design: int, space: Space) -> dict[str, Any]:
+    """The decisions of a design of a result as a person writes them: names, whole numbers for counts."""
+    found = {n: ds[n].values[design] for n in space.names if n in ds}
+    return {n: str(x) if isinstance(x, str) else round(float(x)) if space[n].kind == "int" else float(x) for n, x in found.items()}
 
 
 def _leaders(cost: np.ndarray, among: np.ndarray) -> list[int]:
@@ -160,13 +162,9 @@ def throttled(chip: Chip) -> Chip:
 def values_of(c: Competitor, columns: int = DESIGNS) -> dict[str, np.ndarray]:
     """Design variables of a family's designs, arrays (1, columns); the last design fills up."""
     assert c.space is not None
-    listed = [c.space.from_named({k: _whole(c.space, k, v) for k, v in d.items()}) for d in c.decisions]
+    listed = [c.space.from_named(d) for d in c.decisions]
     padded = listed + listed[-1:] * (columns - len(listed))
     return {n: np.array([[d[n] for d in padded]]) for n in c.space.names}
-
-
-def _whole(space: Space, name: str, value: Any) -> Any:
-    return round(value) if space[name].kind == "int" else value
 
 
 def chips_of(c: Competitor, catalog: Catalog, samples: int) -> Chip:

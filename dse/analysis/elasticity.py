@@ -5,8 +5,9 @@ Each parameter is a group of leaves scaled together (all peaks, say). Layout and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -66,8 +67,9 @@ PARAMETERS: dict[str, Change] = {
     "host_time_s": _system("host_s", "sequence_s"),
     "small_kernel_s": _system("small_kernel_s"),
     "energy_per_operation_j": _chip(flop_j=_times),
-    "unit_cost_usd": _chip(unit_cost_usd=_times, street_usd=_times),
+    "unit_cost_usd": _chip(unit_cost_usd=_times, street_usd=_times, rent_usd_per_s=_times),
     "nre_usd": _chip(nre_usd=_times, nre_model_usd=_times),
+    "system_usd": _chip(system_usd=_times),
     "tdp_w": _chip(tdp_w=_times),
     "volume_wafer": _prices("volume_wafer", "model_volume_wafer"),
     "server_usd": _prices("server_usd", "network_usd", "storage_usd"),
@@ -78,6 +80,101 @@ PARAMETERS: dict[str, Change] = {
     "model_life_year": _prices("model_life_year"),
     "utilisation": _prices("utilisation"),
 }
+
+
+MONEY = ("unit_cost_usd", "nre_usd", "system_usd", "server_usd", "energy_usd_per_j", "facility_usd_per_j")  # all prices: shares of cost
+
+# Everything that has a unit of time, in two: what is a rate (power is energy per time), and what is a time.
+RATES: dict[str, Change] = {
+    "peak_flop_per_s": PARAMETERS["peak_flop_per_s"],
+    "vector_flop_per_s": _chip(vector_flop_per_s=_times, exp_per_s=_times),
+    "memory_bandwidth_byte_per_s": PARAMETERS["memory_bandwidth_byte_per_s"],
+    "sram_bandwidth_byte_per_s": PARAMETERS["sram_bandwidth_byte_per_s"],
+    "scale_up_bandwidth_byte_per_s": PARAMETERS["scale_up_bandwidth_byte_per_s"],
+    "scale_out_bandwidth_byte_per_s": PARAMETERS["scale_out_bandwidth_byte_per_s"],
+    "tdp_w": _chip(tdp_w=_times, static_w=_times),
+}
+FIXED = "fixed_time_s"
+
+
+def _is_time(path: Any) -> bool:
+    """Whether a leaf of the kernel constants is a time, by its name: ``floor_s``, ``serial_s_per_k``."""
+    name = str(getattr(path[-1], "name", ""))
+    return name.endswith("_s") or "_s_per_" in name
+
+
+def _slower(d: Deployment, x: Number) -> Deployment:
+    """All fixed times of the chip's constants multiplied by x."""
+    kernels = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * x if _is_time(path) else leaf, d.chip.kernels)
+    return replace(d, chip=replace(d.chip, kernels=kernels))
+
+
+def log_tpot(logs: dict[str, Number], deployment: Deployment) -> Number:
+    """Logarithm of the time per output token with rates, and all fixed times together, scaled by ``exp(logs[name])``."""
+    for name, x in logs.items():
+        deployment = (_slower if name == FIXED else RATES[name])(deployment, jnp.exp(x))
+    return jnp.log(evaluate(deployment).tpot_s)
+
+
+@jax.jit
+def _time_gradients(deployment: Deployment) -> dict[str, jax.Array]:
+    names = (*RATES, FIXED)
+    shape = jnp.shape(deployment.layout.batch)
+
+    def slope(which: jax.Array) -> jax.Array:  # forwards: each deployment has a time of its own
+        tangents = {name: jnp.broadcast_to(which[i], shape) for i, name in enumerate(names)}
+        zeros = {name: jnp.zeros(shape) for name in names}
+        return jax.jvp(lambda x: log_tpot(x, deployment), (zeros,), (tangents,))[1]
+
+    found = jax.vmap(slope)(jnp.eye(len(names)))
+    return {name: found[i] for i, name in enumerate(names)}
+
+
+def time_elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
+    """Elasticities of the time per token to every rate, and last to all fixed times: rows sum to minus one if the last is turned round.
+
+    A model without a hidden unit of time obeys: rates together do minus one less the share of fixed times (that share is the last column).
+    """
+    return _together(_time_gradients, deployments, (*RATES, FIXED))
+
+
+@jax.jit
+def _batch_slopes(deployment: Deployment) -> dict[str, jax.Array]:
+    """d ln / d ln batch of cost and of what a limit is set on."""
+
+    def logs(x: Number) -> tuple[Number, ...]:
+        d = replace(deployment, layout=replace(deployment.layout, batch=deployment.layout.batch * jnp.exp(x)))
+        m = evaluate(d)
+        used = 1.0 - m.slack.memory  # of the capacity
+        return tuple(jnp.log(v) for v in (m.usd_per_million_output_token, m.tpot_s, m.ttft_s, used))
+
+    zero = jnp.zeros(jnp.shape(deployment.layout.batch))
+    _, slopes = jax.jvp(logs, (zero,), (jnp.ones_like(zero),))
+    return dict(zip(("cost", *LIMITS), slopes, strict=True))
+
+
+LIMITS = ("tpot", "ttft", "memory")  # what keeps a batch from growing
+
+
+def limit_elasticities(deployments: Sequence[Deployment], slack: np.ndarray) -> np.ndarray:
+    """By how many per cent the cost falls if the limit that holds the batch is one per cent wider, and the batch follows it.
+
+    Args:
+        deployments: At their best batches. slack: (n, LIMITS) relative distance to each limit; the smallest is the one that holds.
+
+    Returns: (n, LIMITS), zero for limits that do not hold, at most 0: a wider limit never costs more.
+    """
+    slopes = _together(_batch_slopes, deployments, ("cost", *LIMITS))
+    held = np.argmin(slack, axis=1)
+    out = np.zeros((len(deployments), len(LIMITS)))
+    rows = np.arange(len(deployments))
+    steep = slopes[rows, 1 + held]
+    gain = np.minimum(slopes[:, 0], 0.0) / np.where(steep > 0, steep, np.inf)
+    out[rows, held] = np.where(slack[rows, held] < HELD, gain, 0.0)
+    return out
+
+
+HELD = 1 / 10  # relative slack below which a limit holds the batch: batches are whole and their grid is coarse
 
 
 def log_cost(logs: dict[str, Number], deployment: Deployment) -> Number:
@@ -99,54 +196,140 @@ def elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
 
     All deployments must share model and workload structure; they are differentiated together.
     """
-    rows = [np.empty((0, len(PARAMETERS)))]
+    return _together(_gradients, deployments, tuple(PARAMETERS))
+
+
+def _together(
+    function: Callable[[Deployment], dict[str, jax.Array]], deployments: Sequence[Deployment], names: Sequence[str]
+) -> np.ndarray:
+    """A function of stacked deployments in blocks of one shape: array (deployments, names)."""
+    rows = [np.empty((0, len(names)))]
     for start in range(0, len(deployments), BLOCK):
         block = [as_floats(d) for d in deployments[start : start + BLOCK]]
         padded = block + block[-1:] * (BLOCK - len(block))
-        found = _gradients(jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded))
-        rows.append(np.stack([np.asarray(found[name]) for name in PARAMETERS], axis=1)[: len(block)])
+        found = function(jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded))
+        rows.append(np.stack([np.broadcast_to(np.asarray(found[name]), (BLOCK,)) for name in names], axis=1)[: len(block)])
     return np.concatenate(rows)
 
 
 BLOCK = 16  # deployments differentiated together: one compiled shape
 
 
+@dataclass(frozen=True)
+class Point:
+    """A family's cheapest design at one limit of one case: where it stands in the Dataset, and its deployment."""
+
+    place: tuple[int, ...]  # family, model, workload, scenario, limit
+    design: str
+    deployment: Deployment
+    slack: tuple[float, ...]  # relative distance to LIMITS
+
+
+def front_points(
+    ds: xr.Dataset,
+    chips: Mapping[str, Chip],
+    cases: Mapping[tuple[str, str], tuple[Any, Any]],
+    prices: Mapping[str, Any],
+    families: Sequence[str],
+    limits: Sequence[int] | None = None,
+) -> list[Point]:
+    """The cheapest design of every family at every limit of every case (or at some limits, by position)."""
+    candidates = ((ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)).values
+    family = ds["family"].values
+    order = ("design", "model", "workload", "scenario", "tpot_limit")
+    cost = ds["usd_per_million_output_token"].where(ds["feasible"] > 0, np.inf).transpose(*order).values
+    columns = {
+        n: ds[n].transpose(*order).values
+        for n in ("tp", "pp", "cp", "dp", "ep", "batch", "format_weights", "tpot_s", "ttft_s", "slack_memory")
+    }
+    first_token = json.loads(ds.attrs.get("ttft_limit_s", "{}"))
+    models, workloads, scenarios = (list(ds[d].values) for d in order[1:4])
+    found = []
+    for (model, workload), (llm, load) in cases.items():
+        m, w = models.index(model), workloads.index(workload)
+        for f, s, t in np.ndindex(len(families), len(scenarios), ds.sizes["tpot_limit"]):
+            if limits is not None and t not in limits:
+                continue
+            mine = np.where(candidates & (family == families[f]), cost[:, m, w, s, t], np.inf)
+            d = int(np.argmin(mine))
+            if not np.isfinite(mine[d]):
+                continue
+            at = (d, m, w, s, t)
+            degrees = {n: float(columns[n][at]) for n in ("tp", "pp", "cp", "dp", "ep", "batch")}
+            layout = Layout(**degrees, format=str(columns["format_weights"][at]))
+            slack = (
+                1.0 - float(columns["tpot_s"][at]) / float(ds["tpot_limit"].values[t]),
+                1.0 - float(columns["ttft_s"][at]) / float(first_token.get(workload, np.inf)),
+                float(columns["slack_memory"][at]),
+            )
+            design = str(ds["design"].values[d])
+            deployment = Deployment(chip=chips[design], model=llm, workload=load, layout=layout, prices=prices[scenarios[s]])
+            found.append(Point((f, m, w, s, t), design, deployment, slack))
+    return found
+
+
 def winner_elasticities(
-    ds: xr.Dataset, chips: Mapping[str, Chip], cases: Mapping[tuple[str, str], tuple[Any, Any]], prices: Mapping[str, Any], limit_s: float
+    ds: xr.Dataset,
+    chips: Mapping[str, Chip],
+    cases: Mapping[tuple[str, str], tuple[Any, Any]],
+    prices: Mapping[str, Any],
+    limit_s: float,
+    full: bool = False,
 ) -> xr.Dataset:
-    """The Dataset with the elasticities of cost at every family's winner at one limit (nan where a family has none).
+    """The Dataset with elasticities of cost and of time, and shadow prices of limits, at every family's winner at every limit.
 
     Args:
         ds: Result of a study. chips: Hypothetical chips by design id. cases: (model id, workload id) to their pytrees.
-        prices: Scenario id to prices. limit_s: Limit on the time per output token [s].
+        prices: Scenario id to prices. limit_s: The headline's limit on the time per output token [s]: ``elasticity`` is taken there,
+            ``front_elasticity`` everywhere (nan where a family has no winner).
+        full: Also the elasticities of time, and what limits are worth.
     """
-    at = ds.sel(tpot_limit=limit_s)
     candidates = (ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)
     families = list(dict.fromkeys(ds["family"].values[candidates.values]))
-    shape = (len(families), ds.sizes["model"], ds.sizes["workload"], ds.sizes["scenario"])
-    values, who = np.full((*shape, len(PARAMETERS)), np.nan), np.full(shape, "", object)
-    for (model, workload), (llm, load) in cases.items():
-        jobs, places = [], []
-        for f, s in np.ndindex(len(families), ds.sizes["scenario"]):
-            scenario = str(ds["scenario"].values[s])
-            cell = at.sel(model=model, workload=workload, scenario=scenario)
-            mine = candidates & (ds["family"] == families[f]) & (cell["feasible"] > 0)
-            if not mine.any():
-                continue
-            best = cell.isel(design=int(np.argmin(cell["usd_per_million_output_token"].where(mine, np.inf).values)))
-            design = str(best["design"].values)
-            degrees = {d: float(best[d]) for d in ("tp", "pp", "cp", "dp", "ep", "batch")}
-            layout = Layout(**degrees, format=str(best["format_weights"].values))
-            jobs.append(Deployment(chip=chips[design], model=llm, workload=load, layout=layout, prices=prices[scenario]))
-            places.append((f, list(ds["model"].values).index(model), list(ds["workload"].values).index(workload), s))
-            who[places[-1]] = design
-        for place, row in zip(places, elasticities(jobs), strict=True):
-            values[place] = row
-    dims = ("elasticity_family", "model", "workload", "scenario")
-    text = "elasticity of the cost per output token at the family's winner at the headline limit"
-    found = ds.assign_coords(parameter=list(PARAMETERS), elasticity_family=families)
-    found["parameter"].attrs = {"long_name": "parameter that moves by one per cent", "units": "1", "better": "none"}
-    found["elasticity_family"].attrs = {"long_name": "family", "units": "1", "better": "none"}
-    found["elasticity"] = ((*dims, "parameter"), values, {"long_name": text, "units": "1", "better": "none"})
-    found["elasticity_design"] = (dims, who, {"long_name": "design at which the elasticities were taken", "units": "1", "better": "none"})
+    shape = (len(families), ds.sizes["model"], ds.sizes["workload"], ds.sizes["scenario"], ds.sizes["tpot_limit"])
+    arrays = {
+        "front_elasticity": np.full((*shape, len(PARAMETERS)), np.nan),
+        "tpot_elasticity": np.full((*shape, len(RATES) + 1), np.nan),
+        "limit_elasticity": np.full((*shape, len(LIMITS)), np.nan),
+    }
+    who = np.full(shape, "", object)
+    for case, inner in cases.items():
+        points = front_points(ds, chips, {case: inner}, prices, families)
+        jobs = [p.deployment for p in points]
+        where = tuple(np.array([p.place for p in points], int).reshape(-1, 5).T)
+        arrays["front_elasticity"][where] = elasticities(jobs)
+        if full:
+            arrays["tpot_elasticity"][where] = time_elasticities(jobs)
+            arrays["limit_elasticity"][where] = limit_elasticities(jobs, np.array([p.slack for p in points]).reshape(-1, len(LIMITS)))
+        for p in points:
+            who[p.place] = p.design
+    dims = ("elasticity_family", "model", "workload", "scenario", "tpot_limit")
+    at = int(np.argmin(np.abs(ds["tpot_limit"].values - limit_s)))
+    text = "elasticity of the cost per output token at the family's winner"
+    plain = {"units": "1", "better": "none"}
+    more: dict[str, Any] = {"rate": [*RATES, FIXED], "held_by": list(LIMITS)} if full else {}
+    found = ds.assign_coords(parameter=list(PARAMETERS), elasticity_family=families, **more)
+    for name, said in COORDINATES.items():
+        if name in found.coords:
+            found[name].attrs = plain | {"long_name": said}
+    found["elasticity"] = (
+        (*dims[:4], "parameter"),
+        arrays["front_elasticity"][..., at, :],
+        plain | {"long_name": f"{text} at the headline limit"},
+    )
+    found["elasticity_design"] = (dims[:4], who[..., at], plain | {"long_name": "design at which the elasticities were taken"})
+    found["front_elasticity"] = ((*dims, "parameter"), arrays["front_elasticity"], plain | {"long_name": text})
+    if full:
+        said = "elasticity of the time per output token at the family's winner"
+        found["tpot_elasticity"] = ((*dims, "rate"), arrays["tpot_elasticity"], plain | {"long_name": said})
+        said = "elasticity of the cost to the limit that holds the batch, the batch following it"
+        found["limit_elasticity"] = ((*dims, "held_by"), arrays["limit_elasticity"], plain | {"long_name": said})
     return found
+
+
+COORDINATES = {
+    "parameter": "parameter that moves by one per cent",
+    "elasticity_family": "family",
+    "rate": "rate that moves by one per cent, and all fixed times together",
+    "held_by": "limit that holds the batch",
+}

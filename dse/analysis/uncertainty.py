@@ -89,14 +89,14 @@ def sample(
         drawn = sampler.catalog(catalog, u)
         return _grouped(np.stack([costs_of(c, question, drawn, len(u)) for c in competitors]), competitors)
 
-    pilot = np.random.default_rng(seed).random((compare.SAMPLES, len(factors)))
+    pilot = np.random.default_rng(seed).random((compare.SAMPLES_AT_ONCE, len(factors)))
     names, first = costs(pilot)
     order = np.argsort(-importance(pilot, first), kind="stable")
     (u,), blocks = points(samples, len(factors), seed, order), []
-    for start in range(0, samples, compare.SAMPLES):
-        block = u[np.minimum(np.arange(start, start + compare.SAMPLES), samples - 1)]
+    for start in range(0, samples, compare.SAMPLES_AT_ONCE):
+        block = u[np.minimum(np.arange(start, start + compare.SAMPLES_AT_ONCE), samples - 1)]
         blocks.append(costs(block)[1])
-        tick(min(start + compare.SAMPLES, samples), samples)
+        tick(min(start + compare.SAMPLES_AT_ONCE, samples), samples)
     return Sampled(question, names, np.concatenate(blocks, axis=-1)[..., :samples], factors, (pilot, first))
 
 
@@ -127,6 +127,15 @@ def bands(costs: np.ndarray) -> np.ndarray:
 def beats(costs: np.ndarray) -> np.ndarray:
     """Probability that the first competitor is cheaper than the second: (competitor, other, ...); what is infeasible never is."""
     return np.stack([np.stack([(a < b).mean(axis=-1) for b in costs]) for a in costs])
+
+
+def premium(costs: np.ndarray, limits_s: np.ndarray, limit_s: float) -> np.ndarray:
+    """Quantiles of what twice the speed costs: array (scenario, QUANTILES), of costs (competitor, scenario, limit, samples)."""
+    best = costs.min(axis=0)
+    here, fast = (int(np.argmin(np.abs(np.log(np.asarray(limits_s) / t)))) for t in (limit_s, limit_s / 2))
+    with np.errstate(invalid="ignore"):
+        ratio = best[:, fast] / best[:, here]
+    return bands(np.where(np.isnan(ratio), np.inf, ratio))
 
 
 def cheapest(costs: np.ndarray, among: Sequence[int] | None = None) -> np.ndarray:
@@ -221,10 +230,10 @@ def pair_outputs(
 
     def outputs(u: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(u), compare.SAMPLES):
-            at = np.minimum(np.arange(start, start + compare.SAMPLES), len(u) - 1)
+        for start in range(0, len(u), compare.SAMPLES_AT_ONCE):
+            at = np.minimum(np.arange(start, start + compare.SAMPLES_AT_ONCE), len(u) - 1)
             drawn = sampler.catalog(catalog, u[at])
-            costs = [[costs_of(c, question, drawn, compare.SAMPLES)[scenario, limit] for c in side] for side in sides]
+            costs = [[costs_of(c, question, drawn, compare.SAMPLES_AT_ONCE)[scenario, limit] for c in side] for side in sides]
             found.append(np.stack([np.min(side, axis=0) for side in costs]))
         return contrasts(log_ratio(np.concatenate(found, axis=-1)[:, : len(u)]))
 
@@ -276,14 +285,25 @@ def case_samples(
     return sample(study, catalog, competitors_of(ds, case, spaces_of(study, catalog)), question, samples, seed, tick)
 
 
+def _stated(ds: xr.Dataset, model: str, workload: str, families: Sequence[str]) -> np.ndarray:
+    """Least cost of families in the result itself, with all inputs at their values: array (family, scenario, limit), inf where none."""
+    here = ds.sel(model=model, workload=workload)
+    cost = here["usd_per_million_output_token"].where(here["feasible"] > 0, np.inf).transpose("design", "scenario", "tpot_limit").values
+    mine = (ds["status"].values == "hypothetical") & (ds["below_4_bit"].values == 0)
+    return np.stack([cost[mine & (ds["family"].values == f)].min(axis=0) for f in families]) if families else np.empty((0, *cost.shape[1:]))
+
+
 def into(ds: xr.Dataset, found: Mapping[tuple[str, str], Sampled]) -> xr.Dataset:
     """The Dataset with bands and probabilities of the cases that were sampled ((model id, workload id) to samples)."""
     names = list(dict.fromkeys(n for s in found.values() for n in s.names))
+    limit_s = float(json.loads(ds.attrs["headline"])["tpot_limit"])
     shape = tuple(ds.sizes[d] for d in ("model", "workload", "scenario", "tpot_limit"))
     arrays: dict[str, np.ndarray] = {
         "cost_quantile": np.full((len(names), *shape, len(QUANTILES)), np.nan),
         "probability_cheapest": np.full((len(names), *shape), np.nan),
         "probability_feasible": np.full((len(names), *shape), np.nan),
+        "probability_below_stated": np.full((len(names), *shape), np.nan),
+        "speed_premium": np.full((*shape[:3], len(QUANTILES)), np.nan),
         "probability_cheaper": np.full((len(names), len(names), *shape), np.nan),
     }
     for (model, workload), s in found.items():
@@ -293,6 +313,9 @@ def into(ds: xr.Dataset, found: Mapping[tuple[str, str], Sampled]) -> xr.Dataset
         arrays["cost_quantile"][at, m, w] = bands(s.costs)
         arrays["probability_cheapest"][at, m, w] = cheapest(s.costs, families)
         arrays["probability_feasible"][at, m, w] = np.isfinite(s.costs).mean(axis=-1)
+        stated = _stated(ds, model, workload, [s.names[i] for i in families])
+        arrays["probability_below_stated"][[at[i] for i in families], m, w] = (s.costs[families] < stated[..., None]).mean(axis=-1)
+        arrays["speed_premium"][m, w] = premium(s.costs[families], ds["tpot_limit"].values, limit_s)
         pairs = beats(s.costs)
         for i, a in enumerate(at):
             arrays["probability_cheaper"][a, at, m, w] = pairs[i]
@@ -302,6 +325,11 @@ def into(ds: xr.Dataset, found: Mapping[tuple[str, str], Sampled]) -> xr.Dataset
         "cost_quantile": (("competitor", *dims, "quantile"), "cost per million output tokens at a quantile", "USD/Mtoken"),
         "probability_cheapest": (("competitor", *dims), "probability of being the cheapest family", "1"),
         "probability_feasible": (("competitor", *dims), "probability of meeting the limits at all", "1"),
+        "speed_premium": (
+            (*dims[:3], "quantile"),
+            "cost at twice the headline's speed over that at it, each time of the cheapest family",
+            "1",
+        ),
         "probability_cheaper": (("competitor", "other", *dims), "probability of being cheaper than the other", "1"),
     }
     out = ds.drop_vars([n for n in said if n in ds]).assign_coords(competitor=names, other=names, quantile=list(QUANTILES))

@@ -50,6 +50,18 @@ METHODS = {
         "anew among the layouts of the fronts. Shared numbers move all families together. Designs are not searched anew, and the error "
         "of the model's form is in it only as far as the fitted constants' intervals carry it."
     ),
+    "limits": (
+        "Each family's winner at three promises keeps its layout while context and batch vary. Memory is full where weights and cache do "
+        "not fit; power binds where the chip would be faster with a higher thermal design power; else the largest part of the time per "
+        "token binds (with a p-norm, its share is the elasticity of the time to that resource)."
+    ),
+    "redesign": "The same samples twice: with the designs of the fronts, and with chips bred anew from them under the drawn values.",
+    "flips": (
+        "Every assumption is multiplied alone while designs and layouts are chosen anew among those of the front; where the sign of the "
+        "lead changes, the bracket is cut until the multiple is known to a thousandth. "
+        "A full search at the flip may find designs that hold out longer: the three nearest are checked."
+    ),
+    "regret": "Every design in its best layout for every case, at the headline's promise and owner; without burned-in designs.",
     "bands": "Bands hold 50 and 90 % of the samples, the line is the median; grey lines are the medians of the other panels.",
     "variance": (
         "Sobol indices by Saltelli's design over groups of inputs: the bar is what an input explains alone, the tick what it takes part in."
@@ -365,7 +377,11 @@ NAVIGATION = (
     ("bound", "Limits"),
     ("designs", "Designs"),
     ("matters", "Elasticities"),
+    ("limit-map", "Limit map"),
     ("sure-of-ranking", "How sure"),
+    ("flips", "Flips"),
+    ("regret", "Regret"),
+    ("questions", "Questions"),
     ("assumptions", "Assumptions"),
     ("sources", "Sources"),
     ("rerun", "Rerun and cite"),
@@ -388,9 +404,9 @@ LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificat
 
 def _further() -> list[Callable[[Page], None]]:
     """Sections that live in modules of their own, which import this one."""
-    from dse.report import uncertainty
+    from dse.report import breakeven, limits, questions, redesign, regret, uncertainty
 
-    return [uncertainty.section]
+    return [limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section, questions.section]
 
 
 def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:

@@ -133,7 +133,18 @@ def _bands_caption(ds: xr.Dataset, case: V.Case, found: list[Band], quantiles: t
         for b, c in here
     ]
     where = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user"
-    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}."
+    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}.{_stated(ds, case, here[0][0].name, limit_s)}"
+
+
+def _stated(ds: xr.Dataset, case: V.Case, name: str, limit_s: float) -> str:
+    """Where the cost at the stated values lies among the samples of a family."""
+    if "probability_below_stated" not in ds or name == EXISTING:
+        return ""
+    below = float(_at(ds, "probability_below_stated", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest"))
+    return (
+        f" The stated values give {label(name)} a lower cost than {W.percent(1 - below)} of the samples do: designs were made for them, "
+        "and intervals reach further to the bad side."
+    )
 
 
 def chances(ds: xr.Dataset, case: V.Case, name: str) -> ChanceInfo:

@@ -96,7 +96,7 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file}: TOML — {error}") from error
     reader = _Reader(file, [])
-    reader.known(raw, "", (*_FIELDS, *_TABLES, "rows", "analyses"))
+    reader.known(raw, "", (*_FIELDS, *_TABLES, "mix", "rows", "analyses"))
     top = {key: reader.value(raw, "", key, check, default) for key, (check, default) in _FIELDS.items()}
     top["name"] = top["name"] or path.stem
     limits = _limits(raw, top["workloads"], reader)
@@ -109,7 +109,7 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
     if not families and not top["real_chips"] and not reader.problems:
         reader.problem("families", "no chip at all", "families to search, such as [families.hbm_gpu], or real_chips = [...]")
     parts: dict[str, Any] = {"limits": limits, "headline": headline, "families": families, "layouts": layouts, "search": search}
-    parts |= {"rows": rows, "analyses": analyses}
+    parts |= {"rows": rows, "analyses": analyses, "mix": _mix(raw, top["workloads"], reader)}
     read: dict[str, Any] = {key: () if value is None and key in _LISTS else value for key, value in top.items()}
     study = Study(**read, **parts, text=source, path=path, label=file)
     problems = reader.problems if catalog is None else [*reader.problems, *check_study(study, catalog)]
@@ -130,6 +130,15 @@ def _limits(raw: Mapping[str, Any], workloads: tuple[str, ...] | None, reader: _
     reader.known(ttft, "limits.ttft.", workloads if workloads is not None else tuple(ttft))
     times = {key: reader.value(ttft, "limits.ttft.", key, time) for key in ttft}
     return Limits(tpot=tuple(sorted(tpot or (), reverse=True)), ttft=times, max_chips=most)
+
+
+def _mix(raw: Mapping[str, Any], workloads: tuple[str, ...] | None, reader: _Reader) -> dict[str, float]:
+    """Weights of the workloads of a mix, which sum to 1; empty where the study has none."""
+    table = reader.table(raw, "mix")
+    reader.known(table, "mix.", workloads if workloads is not None else tuple(table))
+    weights = {key: reader.value(table, "mix.", key, positive) for key in table if workloads is None or key in workloads}
+    whole_ = sum(x for x in weights.values() if x)
+    return {key: float(x) / whole_ for key, x in weights.items() if x}
 
 
 def _headline(raw: Mapping[str, Any], top: Mapping[str, Any], limits: Limits, analyses: tuple[Analysis, ...], reader: _Reader) -> Headline:

@@ -79,6 +79,7 @@ class Study:
     kind: str = "search"  # or "claims": the rows are checked, with the designs of the search or of another study's result
     designs_from: str = ""  # study whose result, where there is one, gives the designs that rows compare
     rows: tuple[ClaimRow, ...] = ()
+    mix: Mapping[str, float] = field(default_factory=dict)  # workload to weight: the search looks for one design that serves them all
     analyses: tuple[Analysis, ...] = ()  # further sections of the report
     text: str = field(repr=False)
     path: Path

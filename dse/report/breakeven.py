@@ -1,0 +1,242 @@
+"""What would flip the answer? The flip table of all assumptions, and the break-even of a pair. ``info`` and ``draw``."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dse.report import draw as D
+from dse.report import page as P
+from dse.report import tables as T
+from dse.report import view as V
+from dse.report import words as W
+from dse.report.uncertainty import label
+
+SHOWN = 14  # levers in the figure
+LISTED = 25  # rows of the table
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One way to turn the ranking round: a lever, its multiple, who leads then, and the multiples of its stated interval."""
+
+    lever: str
+    multiple: float
+    leader: str
+    inside: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FlipsInfo:
+    """Flips of one comparison, those nearest to the stated values first; levers that never flip it by name."""
+
+    name: str
+    against: str
+    leader: str
+    flips: tuple[Flip, ...]
+    never: tuple[str, ...]
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "lever": f.lever,
+                "multiple": f.multiple,
+                "cheapest_beyond": f.leader,
+                "inside_interval": int(f.inside),
+                "low": f.low,
+                "high": f.high,
+            }
+            for f in self.flips
+        ]
+
+
+@dataclass(frozen=True)
+class PairInfo:
+    """Break-even of two levers: multiples of one against the other."""
+
+    name: str
+    levers: tuple[str, str]
+    line: tuple[tuple[float, float], ...]
+    leader: str
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [{f"multiple of {self.levers[0]}": a, f"multiple of {self.levers[1]}": b} for a, b in self.line]
+
+
+def comparisons(ds: xr.Dataset) -> list[str]:
+    """Whom the winner was compared with: ``families``, ``existing``."""
+    return [str(a) for a in ds["against"].values] if "flip_multiple" in ds else []
+
+
+def _facts(ds: xr.Dataset, against: str) -> dict[str, Any]:
+    return next(f for f in V.attr(ds, "breakeven", []) if f["against"] == against)
+
+
+def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
+    """All flips of one comparison, the nearest in each lever."""
+    table = ds.sel(against=against)
+    found, never = [], []
+    for k, lever in enumerate(ds["lever"].values):
+        multiples = table["flip_multiple"].transpose("lever", "way").values[k]
+        if not np.isfinite(multiples).any():
+            if np.isfinite(table["lead"].transpose("lever", "multiple").values[k]).any():
+                never.append(str(lever))
+            continue
+        way = int(np.nanargmin(np.abs(np.log(multiples))))
+        low, high = (float(x) for x in ds["lever_interval"].transpose("lever", "way").values[k])
+        leader = str(table["flip_leader"].transpose("lever", "way").values[k, way])
+        inside = bool(table["flip_inside"].transpose("lever", "way").values[k, way] > 0)
+        found.append(Flip(str(lever), float(multiples[way]), leader, inside, low, high))
+    found.sort(key=lambda f: abs(np.log(f.multiple)))
+    leader = _facts(ds, against)["leader"]
+    caption = _caption(leader, against, found, never)
+    return FlipsInfo(
+        f"flips-{against}", against, leader, tuple(found), tuple(never), caption, f"Multiples at which the ranking changes. {caption}"
+    )
+
+
+def times_text(multiple: float) -> str:
+    """A multiple for people.
+
+    >>> times_text(0.5), times_text(3.456)
+    ('divided by 2', 'times 3.46')
+    """
+    return f"times {W.number(multiple)}" if multiple >= 1 else f"divided by {W.number(1 / multiple)}"
+
+
+def _caption(leader: str, against: str, found: list[Flip], never: list[str]) -> str:
+    whom = "the other families" if against == "families" else "the chips that exist"
+    inside = [f for f in found if f.inside]
+    text = (
+        f"{label(leader)} against {whom}: {len(found)} assumptions, changed alone by a factor of at most 100, would turn the ranking round"
+    )
+    text += f", {len(inside)} of them inside of their stated intervals" if found else ""
+    if found:
+        said = [f"{f.lever} {times_text(f.multiple)} ({label(f.leader)} would lead)" for f in found[:3]]
+        text += f". Nearest: {'; '.join(said)}"
+    if never:
+        text += f". No multiple within reach does it for {', '.join(never[:6])}"
+    return text + "."
+
+
+def pair(ds: xr.Dataset, against: str) -> PairInfo | None:
+    """Break-even of the two levers that flip a comparison most easily."""
+    facts = _facts(ds, against)
+    line = [(float(a), float(b)) for a, b in facts["line"] if b is not None and np.isfinite(float(b))]
+    if not facts["pair"] or len(line) < 2:
+        return None
+    one, two = facts["pair"]
+    a, b = line[0]
+    z, y = line[-1]
+    caption = (
+        f"On the line {label(facts['leader'])} and its cheapest rival cost the same: with {one} {times_text(a)} the ranking changes "
+        f"at {two} {times_text(b)}, with {one} {times_text(z)} at {two} {times_text(y)}."
+    )
+    return PairInfo(f"pair-{against}", (one, two), tuple(line), facts["leader"], caption, f"Break-even line of {one} and {two}. {caption}")
+
+
+def table(record: FlipsInfo) -> str:
+    """The flip table of one comparison."""
+    rows = [
+        [
+            html.escape(f.lever), html.escape(times_text(f.multiple)), html.escape(label(f.leader)),
+            f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
+        ]
+        for f in record.flips[:LISTED]
+    ]  # fmt: skip
+    head = ["Assumption", "Ranking changes when it is", "Cheapest then", "Stated interval (multiples)", "Inside it"]
+    return T.table(head, rows, "cases", html.escape(f"Flip table: {label(record.leader)} against {record.against}")) if rows else ""
+
+
+def draw_flips(record: FlipsInfo) -> D.Canvas:
+    """A bar from 1 to the flip on a logarithmic axis, the stated interval as a line."""
+    shown = record.flips[:SHOWN]
+    canvas = D.Canvas(record.name, 9.5, 1.0 + 0.27 * len(shown))
+    axes = canvas.figure.subplots()
+    for i, f in enumerate(shown):
+        hue = D._family(f.leader)[0] if f.leader != "existing" else "#555555"
+        axes.plot([1.0, f.multiple], [i, i], color=hue, lw=7, solid_capstyle="butt", alpha=0.75)
+        axes.plot(
+            [f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {label(f.leader)}")
+        )
+        if np.isfinite(f.low):
+            axes.plot([f.low, f.high], [i, i], color=D.INK, lw=1.3)
+        axes.text(
+            f.multiple, i - 0.33, f" {label(f.leader)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom"
+        )
+    axes.axvline(1.0, color=D.SOFT, lw=0.9)
+    reach = max([2.0, *(max(f.multiple, 1 / f.multiple) for f in shown)]) * 1.6
+    axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(shown) - 0.4, -0.8))
+    D._log_axis(axes.xaxis, 1 / reach, reach)
+    axes.set_yticks(range(len(shown)), [f.lever for f in shown], fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("multiple of the stated value at which the ranking changes (diamond); line: stated 90 % interval")
+    axes.grid(True, axis="x")
+    return canvas
+
+
+def draw_pair(record: PairInfo) -> D.Canvas:
+    """The break-even line, with the stated values marked."""
+    canvas = D.Canvas(record.name, 5.2, 3.6)
+    axes = canvas.figure.subplots()
+    x, y = [p[0] for p in record.line], [p[1] for p in record.line]
+    axes.plot(x, y, color=D._family(record.leader)[0], lw=1.8, marker="o", ms=3.5)
+    axes.plot([1.0], [1.0], marker="*", ms=10, color=D.INK)
+    axes.text(1.0, 1.0, "  stated values", fontsize=7.5, va="center")
+    axes.set(xscale="log", yscale="log")
+    D._log_axis(axes.xaxis, min([*x, 0.5]), max([*x, 2.0]))
+    D._log_axis(axes.yaxis, min([*y, 0.5]), max([*y, 2.0]))
+    axes.set_xlabel(f"multiple of {record.levers[0]}")
+    axes.set_ylabel(f"multiple of {record.levers[1]}")
+    axes.grid(True)
+    return canvas
+
+
+def checked(ds: xr.Dataset) -> str:
+    """What full searches said of the nearest flips; empty where none was made."""
+    said = []
+    for row in V.attr(ds, "flips_checked", []):
+        before, beyond = row["before"]["lead"], row["beyond"]["lead"]
+        if before is None or beyond is None:
+            continue
+        held = "confirmed" if before > 0 > beyond else "not confirmed"
+        ends = [
+            f"{W.percent(float(np.expm1(x)), signed=True)} {times_text(w['multiple'])}"
+            for x, w in ((before, row["before"]), (beyond, row["beyond"]))
+        ]
+        said.append(
+            f"{row['lever']} {times_text(row['multiple'])}: {held} "
+            f"({label(row['rival'])} over {label(row['leader'])}: {ends[0]}, {ends[1]})"
+        )
+    return f"Checked by a search anew on both sides: {'; '.join(said)}." if said else ""
+
+
+def section(page: P.Page) -> None:
+    """What would flip the answer: a figure and a table a comparison, and the pairs."""
+    ds = page.ds
+    names = comparisons(ds)
+    if not names:
+        return
+    page.add('<h2 id="flips">What would flip the answer?</h2>')
+    for against in names:
+        record = flips(ds, against)
+        if record.flips:
+            page.add(P.figure(page, record, draw_flips, "flips", [V.COST]), P._fold("All flips", table(record)))
+        else:
+            page.add(f"<p>{html.escape(record.caption)}</p>")
+        page.add(f"<p>{html.escape(checked(ds))}</p>" if against == "families" and checked(ds) else "")
+        two = pair(ds, against)
+        if two:
+            page.add(P.figure(page, two, draw_pair, "flips", [V.COST]))

@@ -1,0 +1,83 @@
+"""How much do fixed designs miss? Samples in which the leading families were searched anew, against the same with layouts chosen anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dse.report import draw as D
+from dse.report import page as P
+from dse.report import view as V
+from dse.report import words as W
+from dse.report.uncertainty import label
+
+
+@dataclass(frozen=True)
+class RedesignInfo:
+    """For each family pairs of costs: layouts chosen anew, designs searched anew [USD/Mtoken]."""
+
+    name: str
+    families: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    caption: str
+    alt: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"family": f, "sample": i, "cost_rechosen": a, "cost_reoptimised": b}
+            for f, pairs in self.families
+            for i, (a, b) in enumerate(pairs)
+        ]
+
+
+def redesign(ds: xr.Dataset) -> RedesignInfo | None:
+    """The samples; None where there are none."""
+    if "cost_reoptimised" not in ds:
+        return None
+    chosen, again = (ds[n].transpose("redesigned", "resample").values for n in ("cost_rechosen", "cost_reoptimised"))
+    names = [str(f) for f in ds["redesigned"].values]
+    families = tuple((f, tuple((float(a), float(b)) for a, b in zip(chosen[i], again[i], strict=True))) for i, f in enumerate(names))
+    said = []
+    for i, f in enumerate(names):
+        both = np.isfinite(chosen[i]) & np.isfinite(again[i])
+        if both.any():
+            saved = 1 - again[i][both] / chosen[i][both]
+            said.append(f"{label(f)} by {W.percent(float(np.median(saved)))} in the median and {W.percent(float(saved.max()))} at most")
+    caption = f"In {chosen.shape[1]} samples a search anew lowers the cost of {'; of '.join(said)}."
+    if len(names) > 1:
+        first, then = (np.sign(x[0] - x[1]) for x in (chosen, again))
+        known = np.isfinite(chosen[:2]).all(axis=0) & np.isfinite(again[:2]).all(axis=0)
+        turned = int(((first != then) & known).sum())
+        caption += f" Which of the two is cheaper changes in {turned} of {int(known.sum())}."
+    return RedesignInfo("redesign", families, caption, f"Costs of samples by two ways. {caption}")
+
+
+def draw_redesign(record: RedesignInfo) -> D.Canvas:
+    """Points below the diagonal are what a search anew saves."""
+    canvas = D.Canvas(record.name, 5.4, 4.2)
+    axes = canvas.figure.subplots()
+    finite = [x for _, pairs in record.families for pair in pairs for x in pair if np.isfinite(x)]
+    low, high = min(finite) / 1.2, max(finite) * 1.2
+    axes.plot([low, high], [low, high], color=D.SOFT, lw=0.9)
+    for family, pairs in record.families:
+        hue, marker = D._family(family)
+        x, y = [p[0] for p in pairs], [p[1] for p in pairs]
+        axes.plot(x, y, ls="", marker=marker, ms=4.5, mfc="none", mec=hue, label=label(family))
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    D._log_axis(axes.xaxis, low, high)
+    D._log_axis(axes.yaxis, low, high)
+    axes.set_xlabel("designs of the front, layouts chosen anew (USD/Mtoken)")
+    axes.set_ylabel("designs searched anew (USD/Mtoken)")
+    axes.legend(frameon=False, fontsize=7.5)
+    axes.grid(True)
+    return canvas
+
+
+def section(page: P.Page) -> None:
+    """The samples, where there are any."""
+    record = redesign(page.ds)
+    if record:
+        page.add('<h3 id="redesign">How much do fixed designs miss?</h3>', P.figure(page, record, draw_redesign, "redesign", [V.COST]))
