@@ -117,17 +117,19 @@ def log_tpot(logs: dict[str, Number], deployment: Deployment) -> Number:
 
 
 @jax.jit
-def _time_gradients(deployment: Deployment) -> dict[str, jax.Array]:
+def _time_slope(deployment: Deployment, which: jax.Array) -> jax.Array:
+    """Derivative of the time by one rate, or by the fixed times: ``which`` is 1 there and 0 elsewhere."""
     names = (*RATES, FIXED)
     shape = jnp.shape(deployment.layout.batch)
+    tangents = {name: jnp.broadcast_to(which[i], shape) for i, name in enumerate(names)}
+    zeros = {name: jnp.zeros(shape) for name in names}
+    return jax.jvp(lambda x: log_tpot(x, deployment), (zeros,), (tangents,))[1]
 
-    def slope(which: jax.Array) -> jax.Array:  # forwards: each deployment has a time of its own
-        tangents = {name: jnp.broadcast_to(which[i], shape) for i, name in enumerate(names)}
-        zeros = {name: jnp.zeros(shape) for name in names}
-        return jax.jvp(lambda x: log_tpot(x, deployment), (zeros,), (tangents,))[1]
 
-    found = jax.vmap(slope)(jnp.eye(len(names)))
-    return {name: found[i] for i, name in enumerate(names)}
+def _time_gradients(deployment: Deployment) -> dict[str, jax.Array]:
+    """Forwards, one rate after another: each deployment has a time of its own, and one derivative compiles quickly."""
+    names = (*RATES, FIXED)
+    return {name: _time_slope(deployment, jnp.eye(len(names))[i]) for i, name in enumerate(names)}
 
 
 def time_elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
