@@ -100,7 +100,7 @@ def _caption(ds: xr.Dataset, case: V.Case, panels: list[tuple[MapPanel, ...]]) -
         said.append(
             f"{glossary.label(line[0].family)}: {binds} of the points within the promise; memory is full in {W.percent(float(full))} of all"
         )
-    return f"{V.name_of(ds, case.model)}, layouts of the winners kept. " + "; ".join(said) + "."
+    return f"{V.name_of(ds, case.model)}, layouts of the winners kept (pale: the promise is broken). " + "; ".join(said) + "."
 
 
 def draw_map(record: MapInfo) -> D.Canvas:
@@ -124,9 +124,10 @@ def draw_map(record: MapInfo) -> D.Canvas:
             axes.set_yticks(range(0, shape[0], 2), [W.number(c) for c in record.contexts[::2]], fontsize=6.5)
         for axes in axes_row[len(line) :]:
             axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel("batch (requests at the same time)")
     handles = [D.mpl.patches.Patch(color=hues[s], label=name_of(s)) for s in states]
     canvas.figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(states)), frameon=False, fontsize=7.5)
-    canvas.figure.supxlabel("batch (requests at the same time); pale: the promise is broken", fontsize=8)
     canvas.figure.supylabel("context (input tokens)", fontsize=8)
     return canvas
 

@@ -381,7 +381,6 @@ NAVIGATION = (
     ("sure-of-ranking", "How sure"),
     ("flips", "Flips"),
     ("regret", "Regret"),
-    ("questions", "Questions"),
     ("assumptions", "Assumptions"),
     ("sources", "Sources"),
     ("rerun", "Rerun and cite"),
@@ -404,9 +403,9 @@ LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificat
 
 def _further() -> list[Callable[[Page], None]]:
     """Sections that live in modules of their own, which import this one."""
-    from dse.report import breakeven, limits, questions, redesign, regret, uncertainty
+    from dse.report import breakeven, limits, redesign, regret, uncertainty
 
-    return [limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section, questions.section]
+    return [limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section]
 
 
 def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:

@@ -133,7 +133,16 @@ def _bands_caption(ds: xr.Dataset, case: V.Case, found: list[Band], quantiles: t
         for b, c in here
     ]
     where = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user"
-    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}.{_stated(ds, case, here[0][0].name, limit_s)}"
+    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}.{_stated(ds, case, here[0][0].name, limit_s)}{premium(ds, case, limit_s)}"
+
+
+def premium(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
+    """What twice the speed costs, with its 90 % band; empty without samples."""
+    if "speed_premium" not in ds:
+        return ""
+    low, middle, high = (float(_at(ds, "speed_premium", case).sel(quantile=q)) for q in (0.05, 0.5, 0.95))
+    ends = f"{W.number(low)} to {W.number(high) if np.isfinite(high) else 'not feasible'}"
+    return f" Twice the speed costs {W.number(middle)} times as much ({ends}), each with its cheapest family."
 
 
 def _stated(ds: xr.Dataset, case: V.Case, name: str, limit_s: float) -> str:
@@ -309,10 +318,10 @@ def draw_shares(record: SharesInfo) -> D.Canvas:
         axes.set_yticks(range(len(lines)), [n for n, *_ in lines], fontsize=6.8)
         axes.tick_params(axis="y", length=0)
         axes.grid(True, axis="x")
+    grid[-1].set_xlabel("share of the variance of the logarithm (%): bar alone, tick with interactions")
     used = dict.fromkeys(k for _, lines in record.panels for _, k, _, _ in lines)
     handles = [D.mpl.patches.Patch(color=KINDS.get(k, KINDS[""]), label=k or "all others together") for k in used]
     canvas.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7.5)
-    canvas.figure.supxlabel("share of the variance of the logarithm (%): bar alone, tick with interactions", fontsize=8)
     return canvas
 
 
