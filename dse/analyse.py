@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dse.analysis import breakeven, elasticity, limits, regret, uncertainty
-from dse.analysis.compare import EXISTING, SAMPLES_AT_ONCE, Competitor, Question, competitors_of, costs_of, decisions_of
+from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
+from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
 from dse.analysis.reoptimise import Start, compared, searched
 from dse.catalog import Catalog

@@ -126,16 +126,16 @@ class Setting:
 def costs_at(setting: Setting, catalog: Catalog, rows: Sequence[Mapping[Lever, float]]) -> np.ndarray:
     """Least cost of every side when levers are multiplied: array (sides, rows) [USD/Mtoken]; every row says which levers, by how much."""
     found = []
-    for start in range(0, len(rows), compare.SAMPLES_AT_ONCE):
-        block = list(rows[start : start + compare.SAMPLES_AT_ONCE])
+    for start in range(0, len(rows), compare.SAMPLES):
+        block = list(rows[start : start + compare.SAMPLES])
         factors: dict[Place, np.ndarray] = {}
         for i, row in enumerate(block):
             for lever, multiple in row.items():
                 for p in lever.places:
-                    factors.setdefault(p, np.ones(compare.SAMPLES_AT_ONCE))[i] *= multiple
+                    factors.setdefault(p, np.ones(compare.SAMPLES))[i] *= multiple
         drawn = with_values(catalog, {(k, i, n): (catalog.records[k][i].values[n].value * x)[:, None] for (k, i, n), x in factors.items()})
         costs = [
-            np.min([costs_of(c, setting.question, drawn, compare.SAMPLES_AT_ONCE)[setting.scenario, setting.limit] for c in side], axis=0)
+            np.min([costs_of(c, setting.question, drawn, compare.SAMPLES)[setting.scenario, setting.limit] for c in side], axis=0)
             for side in setting.sides.values()
         ]
         found.append(np.stack(costs)[:, : len(block)])

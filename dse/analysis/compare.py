@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXISTING = "existing"
-SAMPLES_AT_ONCE, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
+SAMPLES, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
 RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it

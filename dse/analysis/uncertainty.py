@@ -89,14 +89,14 @@ def sample(
         drawn = sampler.catalog(catalog, u)
         return _grouped(np.stack([costs_of(c, question, drawn, len(u)) for c in competitors]), competitors)
 
-    pilot = np.random.default_rng(seed).random((compare.SAMPLES_AT_ONCE, len(factors)))
+    pilot = np.random.default_rng(seed).random((compare.SAMPLES, len(factors)))
     names, first = costs(pilot)
     order = np.argsort(-importance(pilot, first), kind="stable")
     (u,), blocks = points(samples, len(factors), seed, order), []
-    for start in range(0, samples, compare.SAMPLES_AT_ONCE):
-        block = u[np.minimum(np.arange(start, start + compare.SAMPLES_AT_ONCE), samples - 1)]
+    for start in range(0, samples, compare.SAMPLES):
+        block = u[np.minimum(np.arange(start, start + compare.SAMPLES), samples - 1)]
         blocks.append(costs(block)[1])
-        tick(min(start + compare.SAMPLES_AT_ONCE, samples), samples)
+        tick(min(start + compare.SAMPLES, samples), samples)
     return Sampled(question, names, np.concatenate(blocks, axis=-1)[..., :samples], factors, (pilot, first))
 
 
@@ -230,10 +230,10 @@ def pair_outputs(
 
     def outputs(u: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(u), compare.SAMPLES_AT_ONCE):
-            at = np.minimum(np.arange(start, start + compare.SAMPLES_AT_ONCE), len(u) - 1)
+        for start in range(0, len(u), compare.SAMPLES):
+            at = np.minimum(np.arange(start, start + compare.SAMPLES), len(u) - 1)
             drawn = sampler.catalog(catalog, u[at])
-            costs = [[costs_of(c, question, drawn, compare.SAMPLES_AT_ONCE)[scenario, limit] for c in side] for side in sides]
+            costs = [[costs_of(c, question, drawn, compare.SAMPLES)[scenario, limit] for c in side] for side in sides]
             found.append(np.stack([np.min(side, axis=0) for side in costs]))
         return contrasts(log_ratio(np.concatenate(found, axis=-1)[:, : len(u)]))
 

@@ -133,7 +133,8 @@ def _bands_caption(ds: xr.Dataset, case: V.Case, found: list[Band], quantiles: t
         for b, c in here
     ]
     where = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user"
-    return f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}.{_stated(ds, case, here[0][0].name, limit_s)}{premium(ds, case, limit_s)}"
+    text = f"{where}: median cost and 90{W.NARROW}% band in USD/Mtoken: {'; '.join(said)}."
+    return f"{text}{_stated(ds, case, here[0][0].name, limit_s)}{premium(ds, case, limit_s)}"
 
 
 def premium(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
