@@ -49,7 +49,7 @@ def compute_in_memory(catalog: Catalog, k: Constants) -> Table:
         "compute_in_memory",
         "Compute in memory: digital and analog",
         "one digital and one analog published design within 20 % of TOPS/W and of area",
-        counted(rows),
+        counted(rows) + "; the area of an analog design is not rebuilt",
         rows,
         [
             "NorthPole: against the 74 W that is published for it; 42 W is a mean on language models. Both are predictions: energy and "
