@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dse.calibrate import check, fit_all, read_plan, samples_of
+from dse.calibrate import calibrate_new, check, cross_validate, fit_all, read_plan, samples_of, write_newcomers
 from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out
 from dse.calibrate.engine import LEFT_OUT, Step, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
@@ -20,6 +23,7 @@ from dse.types import Gemm
 from dse.validate.operators import RECORDS, Job, machine_of, with_bytes
 from dse.validate.predict import seconds, stacked
 from dse.validate.resolve import Chips
+from dse.validate.rows import read_folder
 from dse.validate.runs import Cut, Run
 from dse.validate.shapes import Case
 
@@ -242,3 +246,64 @@ def test_a_shared_constant_counts_once(plan):
     assert constants_by_chip([done], plan) == {c: {"own": own, "shared": shared} for c in done.residuals}
     alone = Fitted(fit, {}, {"nvidia-l40s": residual})
     assert constants_by_chip([alone], plan) == {"nvidia-l40s": {"own": own + shared, "shared": 0}}
+
+
+@pytest.fixture(scope="module")
+def own_rows(tmp_path_factory):
+    """Two dozen rows of a chip that nobody named: a B200 whose FP8 GEMMs take 1.4 times as long, described by a line of chip_peaks.csv."""
+    rows, peaks = read_folder(data_dir("hw_catalog") / "measurements")
+    mine = [r for r in rows["ops_gemm"] if r["chip"].startswith("B200") and r["precision_weights"] == "fp8" and "trtllm" in r["software"]]
+    chosen = [{**r, "chip": "own-chip", "value": str(1.4 * float(r["value"]))} for r in mine[:: len(mine) // 24]]
+    sheet = {**next(p for name, p in peaks.items() if name.startswith("B200")), "chip": "own-chip"}
+    folder = tmp_path_factory.mktemp("own")
+    for name, each in (("ops_gemm", chosen), ("chip_peaks", [sheet])):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            out = csv.DictWriter(file, list(each[0]))
+            out.writeheader()
+            out.writerows(each)
+    return folder
+
+
+def test_a_handful_of_rows_calibrates_an_own_chip(own_rows, catalog, tmp_path):
+    results, plan, found, curves = calibrate_new(own_rows, catalog)
+    assert [new.file for new in found] == ["own-chip"] and plan.group_of("own-chip") == plan.group_of("nvidia-b200")
+    curve = dict(curves["own-chip"]["gemm.fp8"])
+    assert list(curve) == [0, 3, 8]
+    assert curve[0] > 0.2 and curve[3] < 0.7 * curve[0] and curve[8] < 0.7 * curve[0]
+    written = write_newcomers(results, plan, found, tmp_path)
+    assert [p.name for p in written] == ["own-chip.toml"]
+    overlay = load_catalog(tmp_path)
+    _, peaks = read_folder(own_rows)
+    on = Chips(overlay, peaks).find("own-chip")
+    assert on.constants.id == "own-chip"
+    fitted = results[0].constants["own-chip"]["floor_s"].value
+    assert float(on.chip.kernels.gemm.fp8.floor_s) == pytest.approx(fitted, rel=1e-3)
+    assert float(on.chip.kernels.gemm.bf16.floor_s) == float(catalog.constants["nvidia-b200"].gemm.bf16.floor_s)  # not measured: borrowed
+    assert results[0].residuals["own-chip"].median < 0.1
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return json.loads((Path(__file__).parent.parent / "reports" / "validation" / "cross_validation.json").read_text(encoding="utf-8"))
+
+
+def same_errors(found, committed, kinds):
+    for kind in kinds:
+        assert set(found[kind]) == set(committed[kind]), kind
+        for name, value in found[kind].items():
+            assert value == pytest.approx(committed[kind][name], rel=0.03, abs=0.002), (kind, name)
+
+
+def test_the_committed_cross_validation_is_what_the_rows_give_for_one_kind(plan, catalog, committed):
+    samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
+    found = left_out(fit_all(samples, plan, True, parts=["dispatch", "combine"]))
+    same_errors(found, committed["left_out"], ["expert all-to-all"])
+
+
+@pytest.mark.long
+def test_the_committed_cross_validation_is_what_the_rows_give(committed):
+    found = cross_validate()
+    assert found["constants_by_chip"] == committed["constants_by_chip"]
+    same_errors(found["left_out"], committed["left_out"], committed["left_out"])
+    for kind, curve in found["rows_of_a_new_chip"].items():
+        assert np.allclose(curve, committed["rows_of_a_new_chip"][kind], rtol=0.05, atol=0.003), kind

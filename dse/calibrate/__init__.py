@@ -14,6 +14,7 @@ from dse.calibrate.cross import cross_validation
 from dse.calibrate.engine import error_lines, fit_system, system_lines
 from dse.calibrate.files import differences, put_lines, rewrite
 from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
+from dse.calibrate.newcomer import Curve, Newcomer, curves, newcomers, with_newcomers, write_newcomers
 from dse.calibrate.plan import Fit, Plan, read_plan
 from dse.catalog import Catalog, load_catalog
 from dse.errors import InputError
@@ -24,7 +25,7 @@ from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.shapes import Unpredictable, case
 
-__all__ = ["calibrate", "check", "cross_validate", "fit_all", "samples_of", "write", "write_system"]
+__all__ = ["calibrate", "calibrate_new", "check", "cross_validate", "fit_all", "samples_of", "write", "write_newcomers", "write_system"]
 
 SHAPE = {  # sizes by which rows are left out together
     "gemm": ("n", "k"), "attention_decode": ("batch", "context"), "attention_prefill": ("flop", "prompt"),
@@ -105,6 +106,25 @@ def cross_validate(folder: Path | None = None, parts: Sequence[str] | None = Non
     samples = samples_of(rows, catalog, plan)
     chosen = [(fit, _members(fit, samples)) for fit in plan.fits if parts is None or fit.part in parts]
     return cross_validation(rows, catalog, plan, fit_all(samples, plan, True, parts), chosen)
+
+
+def calibrate_new(folder: Path, catalog: Catalog) -> tuple[list[Fitted], Plan, list[Newcomer], dict[str, dict[str, Curve]]]:
+    """Fit chips of a folder that the plan does not name, together with the shipped rows; empty if there is none.
+
+    Returns: Fits, the plan with the new chips, these, and the error of each against how many of its rows are fitted.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    found = newcomers(folder, catalog, read_plan())
+    if not found:
+        return [], read_plan(), [], {}
+    plan, files = with_newcomers(read_plan(), found), [new.file for new in found]
+    own = [s for s in samples_of(folder, catalog, plan) if s.chip in files]
+    every = [*own, *samples_of(data_dir("hw_catalog") / "measurements", catalog, read_plan())]
+    chosen = [(fit, _members(fit, every)) for fit in plan.fits]
+    chosen = [(fit, members) for fit, members in chosen if any(s.chip in files for s in members)]
+    return [run_fit(fit, members, plan, False) for fit, members in chosen], plan, found, curves(chosen, plan, files)
 
 
 def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:

@@ -83,18 +83,20 @@ def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
     return {kind: {name: float(np.mean(v)) for name, v in each.items()} for kind, each in cells.items()}
 
 
-def few_rows(fit: Fit, samples: Sequence[Sample], plan: Plan) -> dict[str, list[tuple[int, float]]]:
-    """Median error of each chip that has company in its group, against how many of its rows were fitted."""
+def few_rows(
+    fit: Fit, samples: Sequence[Sample], plan: Plan, enough: int = ENOUGH, only: Sequence[str] = ()
+) -> dict[str, list[tuple[int, float]]]:
+    """Median error of each chip (or of some) that has company in its group, against how many of its rows were fitted."""
     problem, chips = problem_of(fit, samples, plan)
     groups = [plan.group_of(c) for c in chips]
     found: dict[str, list[tuple[int, float]]] = {}
     for chip, group in zip(chips, groups, strict=True):
         mine = np.flatnonzero([s.chip == chip for s in samples])
-        if groups.count(group) < 2 or len(mine) < ENOUGH:
+        if groups.count(group) < 2 or len(mine) < enough or (only and chip not in only):
             continue
         by_time = mine[np.argsort([samples[int(i)].seconds for i in mine], kind="stable")]
         found[chip] = []
-        for count in FEW:
+        for count in (n for n in FEW if 2 * n <= len(mine)):
             shown = by_time[np.linspace(0, len(by_time) - 1, count).round().astype(int)] if count else by_time[:0]
             weights = np.ones(len(samples))
             weights[mine] = 0.0

@@ -115,11 +115,11 @@ def pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
     return made
 
 
-def tables(results: Sequence[Fitted], plan: Plan) -> dict[str, Lines]:
+def tables(results: Sequence[Fitted], plan: Plan, pools: bool = True) -> dict[str, Lines]:
     """Lines by file and path of the leaf; substitutes and pools only where every fit of the plan is among the results."""
     constants, notes = _fitted(results)
     own = {file: set(parts) for file, parts in constants.items()}
-    complete = {fit.path for fit in plan.fits} <= {r.fit.path for r in results}
+    complete = pools and {fit.path for fit in plan.fits} <= {r.fit.path for r in results}
     if complete:
         _substitutes(constants, notes, plan)
     made: dict[str, Lines] = {}

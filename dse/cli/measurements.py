@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.cli.common import CatalogOption, JsonOption, open_catalog, print_json, say
+from dse.errors import InputError
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
@@ -43,9 +44,11 @@ def validate_command(
     if silicon:
         validate_silicon(out, open_catalog(catalog), as_json)
         return
+    from dse.cli.progress import progress
     from dse.validate import validate
 
-    answer = validate(folder, rows, open_catalog(catalog), report)
+    with progress() as done:
+        answer = validate(folder, rows, open_catalog(catalog), report, done)
     if as_json:
         print_json(answer)
     else:
@@ -145,6 +148,8 @@ def calibrate_command(
         files = calibrate.write_system(folder, catalog)
         print_json({"files": files}) if as_json else print("\n".join(map(str, files)))
         return
+    if folder is not None and _calibrate_new(folder, catalog, as_json):
+        return
     results = calibrate.calibrate(folder)
     files = calibrate.write(results, catalog)
     table = {f"{fitted.fit.path} {chip}": vars(residual) for fitted in results for chip, residual in fitted.residuals.items()}
@@ -154,6 +159,27 @@ def calibrate_command(
     for name, residual in table.items():
         print(f"{name:<44} n {residual['n']:>5}  median {residual['median']:>6.1%}  p90 {residual['p90']:>6.1%}")
     print("\n".join(str(path) for path in files))
+
+
+def _calibrate_new(folder: Path, place: Path | None, as_json: bool) -> bool:
+    """Fit chips that no fit of the shipped plan names; False if the folder has none."""
+    from dse import calibrate
+
+    results, plan, found, curves = calibrate.calibrate_new(folder, open_catalog(place))
+    if not found:
+        return False
+    if place is None:
+        names = ", ".join(new.on.id for new in found)
+        raise InputError(f"--catalog — found none, allowed a folder to put the constants of {names} into")
+    files = calibrate.write_newcomers(results, plan, found, place)
+    if as_json:
+        print_json({"files": files, "rows_of_a_new_chip": curves})
+        return True
+    for chip, parts in curves.items():
+        for part, curve in parts.items():
+            print(f"{chip} {part:<30} " + "  ".join(f"{n} rows {_percent(value)} %" for n, value in curve))
+    print("\n".join(map(str, files)))
+    return True
 
 
 def _write_cross(found: Mapping[str, Any], path: Path, as_json: bool) -> None:

@@ -7,7 +7,7 @@ the measured value or what derives from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from dse.validate.systems import predict_systems
 from dse.validate.table import Outcome, groups, skipped, write_rows
 
 __all__ = ["outcomes", "validate"]
+
+Progress = Callable[[float, float, str], None]
 
 CROSS = "cross_validation.json"
 FORMAT_COLUMNS = ("precision_weights", "precision_kv", "precision_act", "precision")
@@ -97,26 +99,31 @@ def _outcome(file: str, row: Row, predicted: float | None, reason: str, chips: C
     )
 
 
-def outcomes(folder: Path | None = None, catalog: Catalog | None = None) -> list[Outcome]:
+def outcomes(folder: Path | None = None, catalog: Catalog | None = None, progress: Progress | None = None) -> list[Outcome]:
     """Every row of a folder of measurements with its prediction, or the reason why there is none.
 
     Args:
         folder: CSV files (plain or gzip) in the form of ``hw_catalog/measurements``, which is the default.
         catalog: The catalogue; the shipped one by default.
+        progress: Told how many of how many rows are predicted.
 
     Raises:
         InputError: the folder cannot be read.
     """
+    report = progress or (lambda *_: None)
     tables, peaks = read_folder(folder or data_dir("hw_catalog") / "measurements")
     catalog = catalog or load_catalog()
     chips, rules = Chips(catalog, peaks), read_rules()
     rows = [(file, narrow(row) if "hardware" in row and "level" not in row else row) for file, row in every_row(tables)]
+    report(0, len(rows), "rows predicted")
     jobs, reasons = _describe(rows, chips)
     seconds = predict_seconds(jobs, len(rows))
     predicted = {j.row: _in_units(rows[j.row][1], j.case, float(seconds[j.row])) for j in jobs}
+    report(len(jobs), len(rows), "rows predicted")
     systems, why = predict_systems(rows, chips, catalog)
     predicted.update(systems)
     reasons.update(why)
+    report(len(rows), len(rows), "rows predicted")
     return [_outcome(file, row, predicted.get(i), reasons.get(i, ""), chips, rules) for i, (file, row) in enumerate(rows)]
 
 
@@ -133,7 +140,11 @@ def answer_of(done: list[Outcome]) -> dict[str, Any]:
 
 
 def validate(
-    folder: Path | None = None, rows: Path | None = None, catalog: Catalog | None = None, report: Path | None = None
+    folder: Path | None = None,
+    rows: Path | None = None,
+    catalog: Catalog | None = None,
+    report: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Errors of the model on a folder of measurements: ``groups`` with margins and ``skipped`` with reasons.
 
@@ -142,12 +153,13 @@ def validate(
         rows: Where to write one CSV line for each input row.
         catalog: The catalogue; the shipped one by default.
         report: Where to write the page. A ``cross_validation.json`` beside it (``dse calibrate --cross``) is shown on it.
+        progress: Told how many of how many rows are predicted.
 
     Raises:
         InputError: the folder cannot be read.
     """
     catalog = catalog or load_catalog()
-    done = outcomes(folder, catalog)
+    done = outcomes(folder, catalog, progress)
     if rows is not None:
         write_rows(done, rows)
     answer = answer_of(done)

@@ -42,9 +42,10 @@ def _donor(row: Mapping[str, str], catalog: Catalog) -> tuple[str, str, str]:
     """Chip and constants that lend what ``chip_peaks.csv`` does not say, and how they were found."""
     family = "sram" if (row.get("memory") or "").strip().lower() == "none" else "hbm_gpu"
     wanted = {"generation": row.get("generation"), "vendor": row.get("vendor"), "family": family}
-    for how, word in wanted.items():
+    for how, word in {"chip": row.get("chip"), **wanted}.items():
         for name, record in catalog.records["constants"].items():
-            if word and str(record.meta.get(how, "")).lower() == word.lower():
+            own = how == "chip" and word in record.meta.get("applies_to_chips", [])
+            if own or (word and str(record.meta.get(how, "")).lower() == word.lower()):
                 chips = [c for c in record.meta.get("applies_to_chips", []) if c in catalog.records["chips"]]
                 chips += [c for c, r in catalog.records["chips"].items() if str(r.meta.get("family")) == family]
                 if chips:
