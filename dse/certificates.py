@@ -19,6 +19,11 @@ from dse.search.finalists import FINE_REACH, FINE_STEP
 from dse.search.layouts import Grid
 from dse.study import Study, read_study
 
+ENOUGH = 0.01  # relative gap of a certificate that is not improved any more
+TARGET = 0.009  # relative gap at which a proof stops
+BOXES = 8_000_000  # that a proof cuts at most: a gigabyte
+AGAIN = 200_000  # boxes that a check may need beyond twice those of the proof
+MOMENTS = 24  # of its history that a certificate keeps
 COSTS_AGREE = 1e-9  # relative: the optimum evaluated again
 RELAXATIONS = (
     "the chip of a box is bounded by one that is best in every field of the enclosure of the family's build",
@@ -95,19 +100,35 @@ def certify(
     family: str,
     limit_s: float | None = None,
     seconds: float = 60.0,
+    boxes: int = BOXES,
     incumbent: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Certificate:
     """Branch and bound on the headline case of a study, for a time (compilation comes on top).
 
     Args:
         study, catalog: What is asked, with what. family: One of the study. limit_s: On the mean time per token (None: the headline's).
-        seconds: To spend. incumbent: A design (by names) and its layout (tp, pp, dp, ep, batch, format), where one is known.
+        seconds: To spend. boxes: To cut at most.
+        incumbent: A design (by names) and its layout (tp, pp, dp, ep, batch, format), where one is known.
 
     Raises:
         InputError: unknown family. NotImplementedError: the bound is not argued for its constants.
     """
     problem = problem_of(study, catalog, family, study.headline.tpot if limit_s is None else limit_s)
-    proof = prove(problem, seconds, None if incumbent is None else _incumbent(problem, *incumbent))
+    return certificate_of(problem, study, catalog, seconds, boxes, [] if incumbent is None else [incumbent])
+
+
+def certificate_of(
+    problem: Problem,
+    study: Study,
+    catalog: Catalog,
+    seconds: float,
+    boxes: int = BOXES,
+    starts: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+) -> Certificate:
+    """As ``certify``, for a problem that is already put together: limits of one family share what is compiled."""
+    family = problem.shop.family
+    known = [x for x in (_incumbent(problem, *s) for s in starts) if np.isfinite(x.cost)]
+    proof = prove(problem, seconds, min(known, key=lambda x: x.cost, default=None), target=TARGET, boxes=boxes)
     best, head, grid = proof.optimum, study.headline, problem.grid
     found = best.point is not None and best.row is not None
     design = problem.shop.space.named(dict(zip(problem.shop.space.names, best.point, strict=True))) if best.point is not None else None
@@ -135,10 +156,14 @@ def certify(
         design=design,
         layout=layout,
         relaxations=[*RELAXATIONS, *hardwired],
-        history=[[round(t, 2), _finite(u), _finite(b)] for t, u, b in proof.history],
+        history=[[round(t, 2), _finite(u), _finite(b)] for t, u, b in _moments(proof.history)],
         roots=proof.roots,
         trees=proof.trees,
     )
+
+
+def _moments(history: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    return [history[i] for i in sorted({round(x) for x in np.linspace(0, len(history) - 1, MOMENTS)})]
 
 
 def _finite(x: float) -> float | None:
@@ -147,7 +172,7 @@ def _finite(x: float) -> float | None:
 
 def write(certificate: Certificate, path: str | Path) -> Path:
     """Write a certificate as JSON."""
-    Path(path).write_text(json.dumps(asdict(certificate), indent=1) + "\n")
+    Path(path).write_text(json.dumps(asdict(certificate)) + "\n")
     return Path(path)
 
 
@@ -161,6 +186,20 @@ def read(path: str | Path) -> Certificate:
         return Certificate(**json.loads(Path(path).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: certificate — cannot be read ({error})") from error
+
+
+def is_done(c: Certificate) -> bool:
+    """Whether a certificate need not be improved: its gap is small, or it proves that nothing is feasible."""
+    return c.bound is None if c.gap is None else c.gap <= ENOUGH
+
+
+def still_good(path: str | Path, study: Study, catalog: Catalog) -> Certificate | None:
+    """A certificate that was issued for exactly this study and catalogue, or None."""
+    try:
+        found = read(path)
+    except InputError:
+        return None
+    return found if (found.study_sha256, found.catalog_sha256) == (study.sha256, catalog.sha256) else None
 
 
 def verify(certificate: Certificate, study: Study, catalog: Catalog) -> list[str]:
@@ -180,7 +219,7 @@ def verify(certificate: Certificate, study: Study, catalog: Catalog) -> list[str
             problems.append(f"optimum — found {certificate.optimum:.9g}, evaluated again {again:.9g} USD")
     claimed = np.inf if certificate.bound is None else certificate.bound
     try:
-        least, leaves = check(problem, claimed, certificate.trees)
+        least, leaves = check(problem, claimed, certificate.trees, 2 * certificate.boxes + AGAIN)
     except ValueError as error:
         return [*problems, f"trees — {error}"]
     if not least >= claimed * (1 - TIGHT):
@@ -201,15 +240,8 @@ def to_attrs(certificates: Sequence[Certificate]) -> dict[str, str]:
 
 def beside(folder: Path, study: Study, catalog: Catalog) -> list[Certificate]:
     """Certificates in a folder that were issued for exactly this study and catalogue; what cannot be read is left out."""
-    found = []
-    for path in sorted(folder.glob(f"{study.name}-*.json")):
-        try:
-            certificate = read(path)
-        except InputError:
-            continue
-        if (certificate.study_sha256, certificate.catalog_sha256) == (study.sha256, catalog.sha256):
-            found.append(certificate)
-    return found
+    found = [still_good(path, study, catalog) for path in sorted(folder.glob(f"{study.name}-*.json"))]
+    return [c for c in found if c is not None]
 
 
 def rows(certificates: Sequence[Certificate], found: Mapping[tuple[str, float], float]) -> list[dict[str, Any]]:

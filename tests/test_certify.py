@@ -11,7 +11,7 @@ from dse import certificates
 from dse.catalog import load_catalog
 from dse.errors import InputError
 from dse.search.bounds import Problem, bounder
-from dse.search.certify import _kinds, _leaves, check, exact, halves, prove, roots_of
+from dse.search.certify import _kinds, _leaves, check, exact, halves, prove, roots_least, roots_of, with_batch
 from dse.search.layouts import layout_table
 from dse.study import read_study
 
@@ -47,6 +47,10 @@ def _violations(problem: Problem, pairs: int) -> tuple[int, int]:
         low, high, points = (np.stack([space.decode(x)[n] for n in space.names], 1) for x in (np.minimum(u, v), np.maximum(u, v), inside))
         rows, formats = table[rng.integers(len(table), size=CHUNK)], rng.integers(len(problem.grid.formats), size=CHUNK)
         cost = exact(problem, points, rows, formats)
+        batch = np.searchsorted(problem.grid.batches, rows[:, 4])
+        reach = np.floor(12 * rng.random(CHUNK) ** 2)
+        least, most = np.maximum(batch - reach, roots_least(problem, rows.T)), np.minimum(batch + reach, len(problem.grid.batches) - 1)
+        low, high = np.c_[low, least], np.c_[high, most]
         wrong += int((bound(low, high, rows, formats) > cost).sum())
         feasible += int(np.isfinite(cost).sum())
     return wrong, feasible
@@ -86,8 +90,12 @@ def test_roots_are_every_choice_with_every_layout_and_format():
     problem = _problem("sram")
     roots = roots_of(problem)
     named = np.prod([len(v.names) for v in problem.shop.space.variables if v.kind == "choice"])
-    assert len(roots.low) == named * len(layout_table(problem.case.model, problem.grid)) * len(problem.grid.formats)
+    table = layout_table(problem.case.model, problem.grid)
+    assert len(roots.low) == named * len(np.unique(table[:, :4], axis=0)) * len(problem.grid.formats)
     assert len(np.unique(np.concatenate([roots.low, roots.rows, roots.formats[:, None]], 1), axis=0)) == len(roots.low)
+    batches = np.asarray(problem.grid.batches)
+    assert (batches[roots.low[:, -1].astype(int)] == 1).all()
+    assert (batches[roots.high[:, -1].astype(int)] == table[:, 4].max()).all()
 
 
 def test_branch_and_bound_agrees_with_dense_sampling_and_its_proof_can_be_checked():
@@ -99,7 +107,7 @@ def test_branch_and_bound_agrees_with_dense_sampling_and_its_proof_can_be_checke
     points = np.stack([values[n] for n in space.names], 1)
     roots = roots_of(problem)
     pick = rng.integers(len(roots.low), size=CHUNK)
-    costs = exact(problem, points, roots.rows[pick], roots.formats[pick])
+    costs = exact(problem, points, with_batch(problem, roots.low[pick], roots.rows[pick]), roots.formats[pick])
     assert np.isfinite(costs).any()
     assert costs.min() >= proof.bound
     assert costs.min() >= proof.optimum.cost * 0.999
@@ -108,7 +116,7 @@ def test_branch_and_bound_agrees_with_dense_sampling_and_its_proof_can_be_checke
     assert leaves > len(roots.low)
     least, _ = check(problem, proof.bound * 1.5, proof.trees)
     assert least < proof.bound * 1.5  # the same trees prove no higher bound
-    assert len(_kinds(problem)) == space.dimension
+    assert len(_kinds(problem)) == space.dimension + 1
 
 
 def test_an_unknown_family_is_named():

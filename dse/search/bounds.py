@@ -28,7 +28,7 @@ from dse.search.layouts import Case, Grid, is_mixture, to_layout
 from dse.types import SLACK_TOLERANCE, Chip, Number, Slacks, Store, named_format
 
 SLACK = 1e-9  # relative, of every bound and limit: far more than what rounding adds up to
-CHUNK = 8192  # boxes in one call: one compiled shape
+CHUNK = 4096  # boxes in one call: one compiled shape
 
 # Which way functions of the families go, in the domain of the design variables; their formulas repeat arguments.
 WHOLE = (
@@ -37,6 +37,13 @@ WHOLE = (
     (silicon, {"beachfront_m": ((+1, +1),)}),
 )
 FLOOR_PLAN = {"floor_plan": ((+1, +1), (+1, -1), (+1, +1))}  # by die area and edge blocks: die, what is left, overhead; in every family
+
+
+# Bytes and multipliers of arrays of compute in memory: by area, design variables in alphabetical order (of which they use the bytes
+# a multiplier stands for, and a choice), and clock.
+_PER_MAC = sorted(v.name for v in FAMILIES["compute_in_memory"].variables).index("byte_per_mac")
+_OTHERS = len(FAMILIES["compute_in_memory"].variables) - _PER_MAC - 1
+ARRAY = {"array": tuple((+1, *(+1,) * _PER_MAC, way, *(+1,) * _OTHERS, -1) for way in (+1, -1))}
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,13 @@ def _largest(values: Sequence[Number]) -> Number:
     return result
 
 
-def _case_bound(low: Chip, high: Chip, static_w: Number, problem: Problem, layout: Any, hardwired: bool) -> Number:
-    """Least cost [USD per million output tokens] of an enclosed chip in a layout; infinite where a limit is surely broken."""
+def _case_bound(
+    low: Chip, high: Chip, static_w: Number, problem: Problem, limit_s: Number, layout: Any, most: Number, hardwired: bool
+) -> Number:
+    """Least cost [USD per million output tokens] of an enclosed chip in a layout; infinite where a limit is surely broken.
+
+    The layout has the smallest batch of the box: times, energies and caches only grow with it. ``most`` is the largest one.
+    """
     case, prices = problem.case, problem.case.prices[problem.scenario]
     found = _performances(best_chip(low, high), case, layout, hardwired)
     p, s = found[0], low.kernels.system
@@ -143,9 +155,9 @@ def _case_bound(low: Chip, high: Chip, static_w: Number, problem: Problem, layou
     ttft = fixed + _closed_loop(s.pickup_steps, tpot, work, prefill)
     idle = total_cost(money(low, prices, replace(p, mean_w=static_w)))
     busy = total_cost(money(low, prices, replace(p, mean_w=static_w + joule / p.chips))) - idle
-    usd = (idle * waited + busy * (each + (fixed + prefill) / problem.limit_s)) / (layout.batch * tokens)
+    usd = (idle * waited + busy * (each + (fixed + prefill) / limit_s)) / (most * tokens)
     slacks = [getattr(high.slack, f.name) for f in fields(Slacks)] + [p.slack.memory, p.slack.divisibility]
-    broken = (tpot > problem.limit_s * (1.0 + SLACK)) | (ttft > case.ttft_limit_s * (1.0 + SLACK))
+    broken = (tpot > limit_s * (1.0 + SLACK)) | (ttft > case.ttft_limit_s * (1.0 + SLACK))
     for slack in slacks:
         broken = broken | (slack < SLACK_TOLERANCE - SLACK)
     per_million = 1e6
@@ -168,19 +180,26 @@ def chip_of(problem: Problem, low: Number, high: Number) -> Chip:
     process = jax.tree.map(lambda x: x[node], _stacked(shop.processes))
     family = FAMILIES[shop.family]
     with contextlib.ExitStack() as stack:
-        for module, directions in (*WHOLE, (sys.modules[family.build.__module__], FLOOR_PLAN)):
+        own = sys.modules[family.build.__module__]
+        arrays = ((own, ARRAY),) if hasattr(own, "array") else ()
+        for module, directions in (*WHOLE, (own, FLOOR_PLAN), *arrays):
             stack.enter_context(kept_whole(module, directions))
         return enclose(lambda v, p: family.build(v, p, shop.technology, shop.constants).chip, columns, process)
 
 
-def bounder(problem: Problem) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """The bound as a function of boxes: low and high ``(n, d)``, layout rows ``(n, 5)``, formats (positions, ``(n,)``) to USD ``(n,)``.
+_last: dict[tuple[Any, ...], tuple[Problem, Callable]] = {}  # the function compiled last: limits share it
 
-    A box of one point gives its cost (a little below it, at most by what the closed loop leaves).
 
-    Raises:
-        NotImplementedError: constants for which the bound is not argued.
-    """
+def _compiled(problem: Problem) -> Callable:
+    """The bound as a jitted function of boxes and of the limit on time per token."""
+    key = (id(problem.shop), id(problem.case), problem.scenario, problem.grid)
+    if key not in _last:
+        _last.clear()
+        _last[key] = (problem, _traced(problem))
+    return _last[key][1]
+
+
+def _traced(problem: Problem) -> Callable:
     kernels = problem.shop.constants.kernels
     if kernels is None:
         raise NotImplementedError(f"{problem.shop.family}: no kernel constants")
@@ -191,20 +210,35 @@ def bounder(problem: Problem) -> Callable[[np.ndarray, np.ndarray, np.ndarray, n
     mixture, hardwired = is_mixture(problem.case.model), float(problem.shop.constants.layer_pipelined) > 0.0
     case = replace(problem.case, model=cut.trimmed(problem.case.model))
     solved = replace(problem, case=case)
+    batches = np.asarray(problem.grid.batches, float)
 
     @jax.jit
-    def call(low, high, rows, formats):
+    def call(low, high, rows, formats, limit_s):
         chip = chip_of(problem, low, high)
+        least, most = (jnp.asarray(batches)[jnp.round(x[:, -1]).astype(int)] for x in (low, high))
         pick = [jax.tree.map(lambda x, side=side: jnp.asarray(x[side], float), chip, is_leaf=is_interval) for side in (0, 1)]
-        layout = replace(_layout(rows, mixture), format=jax.tree.map(lambda x: x[formats], hot))
-        return _case_bound(pick[0], pick[1], pick[0].static_w, solved, layout, hardwired)
+        layout = replace(_layout(rows, mixture), batch=least, format=jax.tree.map(lambda x: x[formats], hot))
+        return _case_bound(pick[0], pick[1], pick[0].static_w, solved, limit_s, layout, most, hardwired)
+
+    return call
+
+
+def bounder(problem: Problem) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """The bound as a function of boxes: low and high ``(n, d + 1)``, layout rows ``(n, 5)``, formats (positions, ``(n,)``) to USD ``(n,)``.
+
+    A box of one point gives its cost (a little below it, at most by what the closed loop leaves).
+
+    Raises:
+        NotImplementedError: constants for which the bound is not argued.
+    """
+    call = _compiled(problem)
 
     def in_chunks(low: np.ndarray, high: np.ndarray, rows: np.ndarray, formats: np.ndarray) -> np.ndarray:
         found = np.empty(len(low))
         for start in range(0, len(low), CHUNK):
             at = np.minimum(np.arange(start, start + CHUNK), len(low) - 1)
             count = min(CHUNK, len(low) - start)
-            found[start : start + count] = np.asarray(call(low[at], high[at], rows[at], formats[at]))[:count]
+            found[start : start + count] = np.asarray(call(low[at], high[at], rows[at], formats[at], problem.limit_s))[:count]
         return found
 
     return in_chunks

@@ -1,16 +1,16 @@
 """How far can the cheapest chip found be from the cheapest there is? Branch and bound over boxes of design variables, at any time.
 
-A root is one choice of every named variable with one layout and one format of the grid; it is halved along its variables, the lowest
-bounds first. Halves meet at fixed points, so that the tree of a root, written as a string, tells which boxes cover it: a certificate can
-be checked by bounding those boxes again.
+A root is one choice of every named variable with one way of cutting the model and one format of the grid; it is halved along its variables
+and along its batches, the lowest bounds first. Halves meet at fixed points, so that the tree of a root, written as a string, tells which
+boxes cover it: a certificate can be checked by bounding those boxes again.
 """
 
 from __future__ import annotations
 
 import base64
 import itertools
+import lzma
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -25,17 +25,22 @@ from dse.space import Variable
 from dse.types import Deployment, named_format
 
 ROUND = 16384  # boxes halved in a round
-SAMPLE = 128  # boxes of a round in which every variable is tried, to learn which one to halve
-TRIES = 4096  # points tried in a round for a better design
+SAMPLE = 160  # boxes of a round in which every variable is tried, to learn which one to halve
+TRIES = 4096  # points tried for a better design
+TRY_EACH = 2  # rounds
 EXACT = 64  # designs evaluated exactly in a round
 SCALES = np.array([0.003, 0.02, 0.1])  # steps around the incumbent, in the unit cube
+LONGEST = 40_000  # characters of trees that a certificate keeps; a check of others cuts the domain anew
 TIGHT = 1e-12  # relative: what a bound may differ when it is computed again
 Bound = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Roots:
-    """All roots of a problem: boxes ``(n, d)``, layout rows ``(n, 5)`` and positions of formats ``(n,)``."""
+    """All roots of a problem: boxes ``(n, d + 1)``, layout rows ``(n, 5)``, their batch unused, and positions of formats ``(n,)``.
+
+    The last column of boxes is the position of the batch in the grid.
+    """
 
     low: np.ndarray
     high: np.ndarray
@@ -84,15 +89,21 @@ class Proof:
 
 
 def roots_of(problem: Problem) -> Roots:
-    """The whole domain: every combination of choices with every layout and format; other variables over their range."""
+    """The whole domain: every combination of choices with every layout and format; other variables and batches over their range."""
     space, table = problem.shop.space, layout_table(problem.case.model, problem.grid)
     ends = [_ends(v) for v in space.variables]
     boxes = np.array(list(itertools.product(*ends)), float)  # (combinations, d, 2)
+    cuts, first = np.unique(table[:, :4], axis=0, return_index=True)
+    batches = np.asarray(problem.grid.batches, float)
+    least = np.array([np.searchsorted(batches, table[np.all(table[:, :4] == c, axis=1), 4].min()) for c in cuts], float)
+    rows = np.concatenate([cuts, table[first, 4:]], axis=1)
     count, formats = len(boxes), len(problem.grid.formats)
-    each = len(table) * formats
+    each = len(rows) * formats
     box = np.repeat(boxes, each, axis=0)
-    rows = np.tile(np.repeat(table, formats, axis=0), (count, 1))
-    return Roots(box[..., 0], box[..., 1], rows, np.tile(np.arange(formats), count * len(table)))
+    lowest = np.tile(np.repeat(least, formats), count)
+    low = np.concatenate([box[..., 0], lowest[:, None]], axis=1)
+    high = np.concatenate([box[..., 1], np.full((len(box), 1), len(batches) - 1.0)], axis=1)
+    return Roots(low, high, np.tile(np.repeat(rows, formats, axis=0), (count, 1)), np.tile(np.arange(formats), count * len(rows)))
 
 
 def _ends(v: Variable) -> list[tuple[float, float]]:
@@ -114,7 +125,7 @@ def halves(low: np.ndarray, high: np.ndarray, cut: np.ndarray, kinds: np.ndarray
 
 
 def _kinds(problem: Problem) -> np.ndarray:
-    return np.array([2 if v.kind != "real" else 1 if v.log else 0 for v in problem.shop.space.variables])
+    return np.array([*(2 if v.kind != "real" else 1 if v.log else 0 for v in problem.shop.space.variables), 2])
 
 
 def _widths(low: np.ndarray, high: np.ndarray, problem: Problem) -> np.ndarray:
@@ -127,6 +138,7 @@ def _widths(low: np.ndarray, high: np.ndarray, problem: Problem) -> np.ndarray:
             columns.append(np.log(high[:, i] / low[:, i]) / np.log(v.high / v.low))
         else:
             columns.append((high[:, i] - low[:, i]) / (v.high - v.low))
+    columns.append((high[:, -1] - low[:, -1]) / max(len(problem.grid.batches) - 1, 1))
     return np.stack(columns, axis=1)
 
 
@@ -137,12 +149,18 @@ def _gains(
     widths, kinds = _widths(low, high, problem), _kinds(problem)
     gains = np.zeros(widths.shape[1])
     floor = np.clip(now, 0.0, top)
-    for j in np.flatnonzero(widths.max(axis=0) > 0):
-        can = widths[:, j] > 0
-        a, b, c, d = halves(low[can], high[can], np.full(can.sum(), j), kinds)
-        both = [np.clip(bound(x, y, rows[can], formats[can]), floor[can], top) for x, y in ((a, b), (c, d))]
-        gains[j] = np.sum(sum(both) - 2 * floor[can]) / np.sum(widths[can, j])
+    which, cut = np.nonzero(widths > 0)
+    a, b, c, d = halves(low[which], high[which], cut, kinds)
+    at = np.tile(which, 2)
+    both = np.clip(bound(np.concatenate([a, c]), np.concatenate([b, d]), rows[at], formats[at]), floor[at], top).reshape(2, -1)
+    gains += np.bincount(cut, both.sum(axis=0) - 2 * floor[which], len(gains)) / np.maximum(widths.sum(axis=0), 1e-12)
     return gains + 1e-3 * gains.max() + 1e-12
+
+
+def with_batch(problem: Problem, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Layout rows with the batch of points ``(n, d + 1)``."""
+    batches = np.asarray(problem.grid.batches, float)
+    return np.concatenate([rows[:, :4], batches[points[:, -1].astype(int)][:, None]], axis=1)
 
 
 def exact(problem: Problem, points: np.ndarray, rows: np.ndarray, formats: np.ndarray) -> np.ndarray:
@@ -165,11 +183,17 @@ def _improve(best: Incumbent, problem: Problem, bound: Bound, points: np.ndarray
     if not len(order):
         return best
     padded = np.concatenate([order, np.repeat(order[-1:], EXACT - len(order))])
-    costs = exact(problem, points[padded], rows[padded], formats[padded])
+    placed = with_batch(problem, points[padded], rows[padded])
+    costs = exact(problem, points[padded, :-1], placed, formats[padded])
     i = int(np.argmin(costs))
     if costs[i] >= best.cost:
         return best
-    return Incumbent(float(costs[i]), points[padded[i]], rows[padded[i]], int(formats[padded[i]]))
+    return Incumbent(float(costs[i]), points[padded[i], :-1], placed[i], int(formats[padded[i]]))
+
+
+def roots_least(problem: Problem, row: np.ndarray) -> np.ndarray:
+    """Position of the smallest batch of layouts ``(5,)`` or ``(5, n)``: one request for each attention rank."""
+    return np.searchsorted(problem.grid.batches, row[2])
 
 
 def _candidates(problem: Problem, best: Incumbent, tree: Tree, chosen: np.ndarray, roots: Roots, rng: np.random.Generator):
@@ -185,10 +209,12 @@ def _candidates(problem: Problem, best: Incumbent, tree: Tree, chosen: np.ndarra
         touched = rng.random(cube.shape) < np.maximum(rng.random((half, 1)), 1 / space.dimension)
         cube = np.clip(cube + rng.choice(SCALES, (half, 1)) * rng.standard_normal(cube.shape) * touched, 0.0, 1.0)
         decoded = space.decode(cube)
-        points[:half] = np.stack([decoded[n] for n in space.names], axis=1)
+        points[:half, :-1] = np.stack([decoded[n] for n in space.names], axis=1)
         keep = rng.random(half) < 0.7  # the others try the layout of a promising box
         rows[:half][keep], formats[:half][keep] = best.row, best.format
-    whole = np.array([v.kind == "int" for v in space.variables])
+        batch = np.searchsorted(problem.grid.batches, best.row[4]) + np.round(2 * rng.standard_normal(half))
+        points[:half, -1][keep] = np.clip(batch, roots_least(problem, best.row), len(problem.grid.batches) - 1)[keep]
+    whole = np.array([*(v.kind == "int" for v in space.variables), True])
     return np.where(whole, np.round(points), points), rows, formats
 
 
@@ -223,7 +249,8 @@ def prove(
     """Branch and bound for a time.
 
     Args:
-        problem: What is minimised. seconds: After compilation. start: A design known already. target: Relative gap at which to stop.
+        problem: What is minimised. seconds: Of computing (CPU time), after compilation.
+        start: A design known already. target: Relative gap at which to stop.
         boxes: Stop at this many.
 
     Returns: ``Proof``; without any feasible design its optimum is infinite, and so is its bound where none can exist.
@@ -231,18 +258,19 @@ def prove(
     bound, roots, rng = bounder(problem), roots_of(problem), np.random.default_rng(seed)
     some = np.zeros(1, int)
     bound(roots.low[some], roots.high[some], roots.rows[some], roots.formats[some])  # compiles
-    exact(problem, *(np.repeat(x[:1], EXACT, axis=0) for x in (roots.low, roots.rows, roots.formats)))
-    begin = time.monotonic()
+    first = np.repeat(some, EXACT)
+    exact(problem, roots.low[first, :-1], with_batch(problem, roots.low[first], roots.rows[first]), roots.formats[first])
+    begin = time.process_time()
     values = bound(roots.low, roots.high, roots.rows, roots.formats)
     ceiling = float(np.max(values[np.isfinite(values)], initial=0.0))  # of gains, while no design is known
     kept = np.flatnonzero(np.isfinite(values))  # the others hold nothing feasible
     none = np.full(len(kept), -1)
     tree = Tree(roots.low[kept], roots.high[kept], kept, values[kept], none, none.copy())
     best, history = start or Incumbent(), []
-    while True:
+    for turn in itertools.count():
         open_ = np.flatnonzero((tree.cut < 0) & (tree.bound < best.cost))
         lowest = float(min(tree.bound[open_].min(), best.cost)) if len(open_) else best.cost
-        spent = time.monotonic() - begin
+        spent = time.process_time() - begin
         history.append((spent, best.cost, lowest))
         if not len(open_) or lowest >= best.cost * (1 - target) or spent > seconds or len(tree.bound) > boxes:
             break
@@ -250,7 +278,8 @@ def prove(
         divisible = order[_widths(tree.low[order], tree.high[order], problem).max(axis=1) > 0]
         if not len(divisible):
             break
-        best = _improve(best, problem, bound, *_candidates(problem, best, tree, divisible, roots, rng))
+        if turn % TRY_EACH == 0 or not np.isfinite(best.cost):
+            best = _improve(best, problem, bound, *_candidates(problem, best, tree, divisible, roots, rng))
         divisible = divisible[tree.bound[divisible] < best.cost]
         if len(divisible):
             top = best.cost if np.isfinite(best.cost) else ceiling
@@ -281,10 +310,11 @@ def _text(tree: Tree, node: int, claimed: float) -> str:
 
 
 def _written(tree: Tree, claimed: float, count: int) -> str:
-    """Trees of those of the first ``count`` boxes, the roots, whose own bound is below the claim."""
+    """Trees of those of the first ``count`` boxes, the roots, whose own bound is below the claim; nothing where that is too long."""
     cut = np.flatnonzero((tree.cut[:count] >= 0) & (tree.bound[:count] < claimed))
     lines = "\n".join(f"{tree.root[node]} {_text(tree, int(node), claimed)}" for node in cut)
-    return base64.b64encode(zlib.compress(lines.encode(), 9)).decode()
+    text = base64.b64encode(lzma.compress(lines.encode(), preset=9)).decode()
+    return text if len(text) <= LONGEST else ""
 
 
 def _leaves(text: str, low: np.ndarray, high: np.ndarray, kinds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -303,14 +333,22 @@ def _leaves(text: str, low: np.ndarray, high: np.ndarray, kinds: np.ndarray) -> 
         raise ValueError("a tree ends before its last leaf")
 
 
-def check(problem: Problem, claimed: float, trees: str) -> tuple[float, int]:
-    """Bound the whole domain again along the recorded trees: the lowest bound of all leaves, and their number.
+def check(problem: Problem, claimed: float, trees: str, boxes: int = 4_000_000) -> tuple[float, int]:
+    """Bound the whole domain again: the lowest bound of all leaves, and their number.
+
+    Along the recorded trees; where they were too large to be kept the domain is cut anew, until nothing is left below the claim.
+
+    Args:
+        boxes: How many may be cut at most where there are no trees.
 
     Raises:
         ValueError: the trees do not cover their roots.
     """
+    if not trees:
+        again = prove(problem, np.inf, Incumbent(claimed), target=0.0, boxes=boxes)
+        return min(again.bound, again.optimum.cost), again.boxes
     bound, roots = bounder(problem), roots_of(problem)
-    lines = zlib.decompress(base64.b64decode(trees)).decode().splitlines()
+    lines = lzma.decompress(base64.b64decode(trees)).decode().splitlines()
     text = {int(line.split()[0]): line.split()[1] for line in lines}
     values = bound(roots.low, roots.high, roots.rows, roots.formats)
     values[list(text)] = np.inf  # their leaves stand for them

@@ -42,6 +42,18 @@ class Product(Interval):
     factors: tuple[Interval, ...] = ()
 
 
+class Quotient(Interval):
+    """A quotient that remembers its parts, so that ``(x / y) y`` can be taken as ``x``."""
+
+    parts: tuple[Interval, ...] = ()
+
+
+class Least(Interval):
+    """A minimum that remembers its terms, so that ``min(a, x / y) y`` can be taken as ``min(a y, x)`` where y is positive."""
+
+    terms: tuple[Interval, ...] = ()
+
+
 def point(x: Any) -> Interval:
     """A number as an interval."""
     return Interval(x, x)
@@ -76,8 +88,28 @@ def _negative(x: Interval) -> Interval:
     return Interval(-x.high, -x.low)
 
 
+def _cancelled(x: Interval, y: Interval) -> Interval | None:
+    """``x y`` where a quotient in ``x`` was divided by the same ``y``; None where none was."""
+    if isinstance(x, Quotient) and x.parts[1] is y:
+        return x.parts[0]
+    if not isinstance(x, Least):
+        return None
+    simpler = [_cancelled(term, y) for term in x.terms]
+    if all(term is None for term in simpler):
+        return None
+    products = [_corners(jnp.multiply, t, y) if s is None else s for t, s in zip(x.terms, simpler, strict=True)]
+    return Interval(*(jnp.minimum(a, b) for a, b in zip(*products, strict=True)))
+
+
 def _multiply(x: Interval, y: Interval) -> Product:
-    product = Product(*_corners(jnp.multiply, x, y))
+    low, high = _corners(jnp.multiply, x, y)
+    for this, other in ((x, y), (y, x)):
+        if (tight := _cancelled(this, other)) is not None:
+            sure = other.low > 0
+            found = _wide(*tight)
+            low = jnp.where(sure, jnp.maximum(low, found.low), low)
+            high = jnp.where(sure, jnp.minimum(high, found.high), high)
+    product = Product(low, high)
     product.factors = (x, y)
     return product
 
@@ -89,11 +121,13 @@ def _subtract(x: Interval, y: Interval) -> Interval:
     return _add(x, _negative(y))
 
 
-def _divide(x: Interval, y: Interval) -> Interval:
+def _divide(x: Interval, y: Interval) -> Quotient:
     crosses = (y.low <= 0) & (y.high >= 0)
     safe = Interval(jnp.where(crosses, 1.0, y.low), jnp.where(crosses, 1.0, y.high))
     inside = _corners(jnp.divide, x, safe)
-    return Interval(jnp.where(crosses, -jnp.inf, inside.low), jnp.where(crosses, jnp.inf, inside.high))
+    quotient = Quotient(jnp.where(crosses, -jnp.inf, inside.low), jnp.where(crosses, jnp.inf, inside.high))
+    quotient.parts = (x, y)
+    return quotient
 
 
 def _whole_power(x: Interval, n: int) -> Interval:
@@ -225,7 +259,12 @@ def _enclosed(name: str, equation: Any, xs: list[Interval]) -> Interval:
         return _negative(xs[0])
     if name in ("max", "min"):
         f = jnp.maximum if name == "max" else jnp.minimum
-        return Interval(*(f(a, b) for a, b in zip(*xs, strict=True)))
+        ends = [f(a, b) for a, b in zip(*xs, strict=True)]
+        if name == "max":
+            return Interval(*ends)
+        least = Least(*ends)
+        least.terms = tuple(xs)
+        return least
     if name in RISING:
         return _wide(RISING[name](xs[0].low), RISING[name](xs[0].high))
     if name == "pow":
