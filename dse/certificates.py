@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse import glossary
 from dse.catalog import Catalog
 from dse.errors import InputError
 from dse.questions import grid_of, questions_of, shards_of, shop_of
@@ -18,6 +19,9 @@ from dse.search.certify import TIGHT, Incumbent, check, exact, prove
 from dse.search.finalists import FINE_REACH, FINE_STEP
 from dse.search.layouts import Grid
 from dse.study import Study, read_study
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ENOUGH = 0.01  # relative gap of a certificate that is not improved any more
 TARGET = 0.009  # relative gap at which a proof stops
@@ -258,3 +262,20 @@ def rows(certificates: Sequence[Certificate], found: Mapping[tuple[str, float], 
             }
         )  # fmt: skip
     return table
+
+
+def by_family(table: Sequence[Mapping[str, Any]], limits_s: Sequence[float]) -> dict[str, xr.DataArray]:
+    """``lower_bound`` and ``optimality_gap`` of the headline case over families and limits, from ``rows``; nan without a certificate."""
+    import xarray as xr
+
+    families = list(dict.fromkeys(r["family"] for r in table))
+    out = {}
+    for name in ("lower_bound", "optimality_gap"):
+        values = np.full((len(families), len(limits_s)), np.nan)
+        for r in table:
+            at = np.flatnonzero(np.isclose(np.asarray(limits_s), r["tpot_limit_s"]))
+            if r[name] is not None and len(at):
+                values[families.index(r["family"]), at[0]] = r[name]
+        coords = {"certified_family": families, "tpot_limit": list(limits_s)}
+        out[name] = xr.DataArray(values, dims=("certified_family", "tpot_limit"), coords=coords, attrs=glossary.attrs(name))
+    return out

@@ -18,7 +18,7 @@ from dse.analyse import quick
 from dse.analysis.elasticity import winner_elasticities
 from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
-from dse.certificates import beside, rows
+from dse.certificates import beside, by_family, rows
 from dse.errors import InfeasibleError, InputError
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, shop_of, why_nothing, winners_of
@@ -155,6 +155,8 @@ def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Ca
     table = rows(beside(folder, study, catalog), {k: v for k, v in found.items() if np.isfinite(v)})
     if table:
         ds.attrs["certificates"] = json.dumps(table)
+        for name, values in by_family(table, ds["tpot_limit"].values).items():
+            ds[name] = values
 
 
 def run_study(

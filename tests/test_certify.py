@@ -26,8 +26,8 @@ def _problem(family: str) -> Problem:
 
 
 def _small(problem: Problem) -> Problem:
-    """Two layouts, one node, one format: few roots, the same compiled bound."""
-    grid = replace(problem.grid, tp=(1, 2), pp=(1,), batches=(64,))
+    """Two layouts, two batches, one node, one format: few roots."""
+    grid = replace(problem.grid, tp=(1, 2), pp=(1,), batches=(64, 128))
     space = problem.shop.space
     fixed = {v.name: replace(v, allowed=v.names[:1]) for v in space.variables if v.kind == "choice"}
     variables = tuple(fixed.get(v.name, v) for v in space.variables)
@@ -123,3 +123,27 @@ def test_an_unknown_family_is_named():
     catalog = load_catalog()
     with pytest.raises(InputError, match="abacus"):
         certificates.problem_of(read_study(STUDY, catalog), catalog, "abacus", LIMIT_S)
+
+
+TABLE = [
+    {"family": "sram", "tpot_limit_s": 0.02, "lower_bound": 0.9, "optimality_gap": 0.1},
+    {"family": "hbm_gpu", "tpot_limit_s": 0.05, "lower_bound": 0.5, "optimality_gap": 0.01},
+]
+
+
+def test_bounds_are_variables_over_families_and_limits():
+    found = certificates.by_family(TABLE, [0.05, 0.02])
+    assert float(found["lower_bound"].sel(certified_family="sram", tpot_limit=0.02)) == 0.9
+    assert np.isnan(float(found["lower_bound"].sel(certified_family="sram", tpot_limit=0.05)))
+    assert float(found["optimality_gap"].sel(certified_family="hbm_gpu", tpot_limit=0.05)) == 0.01
+    assert {"units", "long_name", "better"} <= set(found["lower_bound"].attrs)
+
+
+def test_a_claim_without_trees_is_proved_anew_and_a_wrong_one_is_found_out():
+    problem = _small(_problem("stacked_dram"))
+    proof = prove(problem, seconds=30.0, target=0.05, boxes=100_000)
+    least, boxes = check(problem, proof.bound, "", boxes=200_000)
+    assert least >= proof.bound * (1 - 1e-12)
+    assert boxes < 200_000
+    least, _ = check(problem, proof.optimum.cost * 1.01, "", boxes=200_000)
+    assert least < proof.optimum.cost * 1.01

@@ -194,6 +194,8 @@ def front(record: F.FrontInfo) -> Canvas:
         if panel.promise_x:
             axes.axvline(panel.promise_x, color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=1)
             axes.text(panel.promise_x, y1, f" {W.number(panel.promise_x)} token/s/user", color=SOFT, fontsize=6.5, va="top", ha="left")
+        for band in panel.bands:  # what certified bounds leave open
+            axes.fill_between(band.x, band.low, band.high, color=_family(band.family)[0], alpha=0.22, lw=0, zorder=1)
         for series in panel.series:
             _draw_front(canvas, axes, series)
         _better(axes, record.y)

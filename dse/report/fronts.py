@@ -43,12 +43,23 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Band:
+    """What a certificate leaves open under the front of a family: from the bound to the best design found, at each promised speed."""
+
+    family: str
+    x: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class FrontPanel:
     """One case."""
 
     title: str
     series: tuple[Series, ...]
     promise_x: float | None  # promised speed, drawn as a vertical line
+    bands: tuple[Band, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,22 @@ def _measured_series(ds: xr.Dataset, v: V.CaseView, y: str) -> list[Series]:
     return series
 
 
+def _bands(ds: xr.Dataset, v: V.CaseView, y: str) -> tuple[Band, ...]:
+    """Bands under the fronts of the headline case, where bounds are certified."""
+    if y != V.COST or v.case != V.headline(ds)[0]:
+        return ()
+    bounds = {(r["family"], float(r["tpot_limit_s"])): r["lower_bound"] for r in V.attr(ds, "certificates", []) if r.get("lower_bound")}
+    found = []
+    for family in V.families(ds):
+        cells = V.front(v, v.candidate & (v.family == family), y)
+        known = [(d, t) for d, t in cells if (family, float(v.limits_s[t])) in bounds]
+        if known:
+            points = [_point(v, d, t, y) for d, t in known]
+            low = [min(bounds[family, float(v.limits_s[t])] * glossary.scale(y), p.y) for (_, t), p in zip(known, points, strict=True)]
+            found.append(Band(family, tuple(p.x for p in points), tuple(low), tuple(p.y for p in points)))
+    return tuple(found)
+
+
 def _front_caption(ds: xr.Dataset, y: str, v: V.CaseView, limit: int) -> str:
     if y == V.COST:
         return W.winner_sentence(ds, v, limit) + " " + W.existing_sentence(v, limit)
@@ -196,7 +223,7 @@ def fronts(ds: xr.Dataset, y: str, scenario: str, only: V.Case | None = None, na
         limit = V.limit_index(v, limit_s)
         series = [s for family in V.families(ds) for s in _family_series(v, family, y)] if (v.status == "hypothetical").any() else []
         series += _real_series(v, y, limit, MOST_NAMED_ALONE if only else MOST_NAMED) + _measured_series(ds, v, y)
-        panels.append(FrontPanel(V.case_name(ds, case), tuple(series), 1 / limit_s))
+        panels.append(FrontPanel(V.case_name(ds, case), tuple(series), 1 / limit_s, _bands(ds, v, y)))
     lead = V.view(ds, V.Case(first.model, first.workload, scenario) if only is None else only)
     caption = _front_caption(ds, y, lead, V.limit_index(lead, limit_s))
     lines = sorted({s.label for p in panels for s in p.series if s.kind == "front"})

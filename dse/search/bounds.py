@@ -148,11 +148,12 @@ def _case_bound(
     decode = _largest([f.tpot_s - f.time.prefill for f in found])
     tpot, prefill = decode + share, _largest([f.prefill_time.total for f in found])
     joule = p.mean_w * p.chips * p.tpot_s  # of a token of every request; the best chip has no static power
-    each = s.pickup_steps + jnp.maximum(tokens - 1.0, 0.0)
+    steps = s.pickup_steps + s.waiting * tokens / most  # before the first token, the wait for a place included
+    each = steps + jnp.maximum(tokens - 1.0, 0.0)
     fixed = s.first_token_s + s.queue * (rank - 1.0) / 2.0 * prefill
     work = share / s.interference
     waited = fixed + _closed_loop(each, tpot, work, prefill)
-    ttft = fixed + _closed_loop(s.pickup_steps, tpot, work, prefill)
+    ttft = fixed + _closed_loop(steps, tpot, work, prefill)
     idle = total_cost(money(low, prices, replace(p, mean_w=static_w)))
     busy = total_cost(money(low, prices, replace(p, mean_w=static_w + joule / p.chips))) - idle
     usd = (idle * waited + busy * (each + (fixed + prefill) / limit_s)) / (most * tokens)
