@@ -155,7 +155,7 @@ def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Ca
     table = rows(beside(folder, study, catalog), {k: v for k, v in found.items() if np.isfinite(v)})
     if table:
         ds.attrs["certificates"] = json.dumps(table)
-        for name, values in by_family(table, ds["tpot_limit"].values).items():
+        for name, values in by_family(table, [float(x) for x in ds["tpot_limit"].values]).items():
             ds[name] = values
 
 
