@@ -18,7 +18,10 @@ def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce
 
     .. math::
         t = \min\nolimits_q \big( a_1 + a_n(n-1) + (n-1)S/(e_1 B),\ a_2 + a_n(n-1) + r/e_2,\
-        l + w + \rho\sqrt{l w} \big), \quad l = a_3 + a_{n3}(n-1), \quad w = r/(e_3(1 + v(n-2))), \quad r = 2\tfrac{n-1}{n}\,S/B
+        l + w + \rho\sqrt{l w} \big), \quad l = a_3 + a_{n3}(n-1), \quad w = r/\min(1, e_3(1 + v(n-2))),
+        \quad r = 2\tfrac{n-1}{n}\,S/B
+
+    In-switch reduction is measured up to eight chips; no group is taken beyond the rate of its links.
 
     Args:
         n: Chips [1]. size: Bytes on each rank [byte]. s_per_byte: One direction of a chip's links [s/byte].
@@ -40,7 +43,7 @@ def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce
     wire = 2.0 * peers / n * size * s_per_byte
     one = constants.one_shot_s + constants.peer_s * peers + peers * size * s_per_byte / constants.one_shot_efficiency
     two = constants.two_shot_s + constants.peer_s * peers + wire / constants.two_shot_efficiency
-    switched = constants.ring_efficiency * (1.0 + constants.in_switch * jnp.maximum(n - 2.0, 0.0))
+    switched = jnp.minimum(constants.ring_efficiency * (1.0 + constants.in_switch * jnp.maximum(n - 2.0, 0.0)), 1.0)
     latency, transfer = constants.ring_s + constants.ring_peer_s * peers, wire / switched
     ring = latency + transfer + constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
     return present(n) * smooth_min(Q_REGIMES, blend, one, two, ring)
