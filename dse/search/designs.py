@@ -40,7 +40,9 @@ class Questions:
 
     @property
     def cells(self) -> int:
-        return (sum(len(c.prices) for c in self.cases) + sum(len(self.cases[m[0][0]].prices) for m in self.mixes)) * len(self.limits_s)
+        """Costs of every (case or mix, owner, limit), and the fastest token of every case."""
+        mixed = sum(len(self.cases[m[0][0]].prices) for m in self.mixes)
+        return (sum(len(c.prices) for c in self.cases) + mixed) * len(self.limits_s) + len(self.cases)
 
 
 def build_block(shop: Shop, values: Mapping[str, np.ndarray]) -> Built:
@@ -66,19 +68,17 @@ def tables(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
 
 def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[str, np.ndarray], memo: Memo | None = None) -> Scores:
     """Cost of every chip in every cell, over all layouts and formats of the grid (``known``: its tables by model)."""
-    costs, evaluations = [], 0
-    best, fastest = np.full(n, np.inf), np.full(n, np.inf)
+    costs, fastest, evaluations = [], [], 0
+    best = np.full(n, np.inf)
     by_case: list[np.ndarray] = []
     for i, case in enumerate(questions.cases):
         found, count = screen(chips, case, grid, known[case.model_id], questions.limits_s, with_layout=False, memo=memo)
         evaluations += count
         costs.append(found.cost.reshape(-1, n))
         by_case.append(found.cost)
+        fastest.append(found.fastest)
         if i == questions.headline_case:
-            headline = found.cost[questions.headline_scenario]
-            best = headline.min(axis=0)
-            limits = np.array(questions.limits_s)[:, None]
-            fastest = np.where(np.isfinite(headline), limits, np.inf).min(axis=0)
+            best = found.cost[questions.headline_scenario].min(axis=0)
     for mix in questions.mixes:
         mixed = np.sum([weight * by_case[i] for i, weight in mix], axis=0)
         costs.append(mixed.reshape(-1, n))
@@ -86,7 +86,8 @@ def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[
             best = mixed[questions.headline_scenario].min(axis=0)
     limit_slack = {f.name: -np.broadcast_to(np.asarray(getattr(chips.slack, f.name), float).ravel(), (n,)) for f in fields(Slacks)}
     constraints = {**limit_slack, "headline": np.where(np.isfinite(best), 0.0, 1.0)}
-    return Scores(np.concatenate(costs).T, np.stack([best, fastest], axis=1), constraints, evaluations)
+    values = np.stack([best, fastest[questions.headline_case]], axis=1)
+    return Scores(np.concatenate([*costs, fastest]).T, values, constraints, evaluations)
 
 
 def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):

@@ -77,7 +77,7 @@ def best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, 
     joined = {
         name: np.concatenate([getattr(p, name) for p in parts], axis=2)[..., : len(finalists)] for name in ("cost", "layout", "format")
     }
-    return Best(**joined)
+    return Best(**joined, fastest=np.concatenate([p.fastest for p in parts])[: len(finalists)])
 
 
 def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float]) -> Iterator[Placed]:

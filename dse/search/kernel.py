@@ -33,10 +33,11 @@ def priced(
     return p.tpot_s, tuple(jnp.where(ok, total_cost(money(chips, view, p)) / p.output_token_per_s * 1e6, jnp.inf) for view in prices)
 
 
-def least(tpot: Number, costs: tuple[Number, ...], limits: Number) -> Number:
-    """Least cost under every limit: array (scenario, limit, n)."""
+def least(tpot: Number, costs: tuple[Number, ...], limits: Number) -> tuple[Number, Number]:
+    """Least cost under every limit, array (scenario, limit, n), and the fastest token of any cost (n,)."""
     within = tpot[None] <= limits[:, None, None]
-    return jnp.stack([jnp.min(jnp.where(within, cost[None], jnp.inf), axis=2) for cost in costs])
+    fastest = jnp.min(jnp.where(costs[0] < jnp.inf, tpot, jnp.inf), axis=1)
+    return jnp.stack([jnp.min(jnp.where(within, cost[None], jnp.inf), axis=2) for cost in costs]), fastest
 
 
 def compiled(function: Callable) -> Callable:

@@ -65,6 +65,7 @@ class Best:
     cost: np.ndarray  # USD per million output tokens, inf where nothing is feasible
     layout: np.ndarray  # row of ``layout_table``, -1 where nothing is feasible
     format: np.ndarray  # index of the grid's format
+    fastest: np.ndarray  # (chip,) least time per output token of any cost [s], inf where nothing is feasible
 
 
 def layout_table(model: LLM, grid: Grid) -> np.ndarray:
@@ -234,7 +235,7 @@ def screen(
     on_device = jnp.asarray(limits)
     n = max(np.size(x) for x in jax.tree.leaves(chips))
     shape = (len(case.prices), len(limits_s), n)
-    best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1))
+    best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1), fastest=np.full(n, np.inf))
     memo = Memo() if memo is None else memo
     memo.renew(chips32)
     done = 0
@@ -258,7 +259,8 @@ def _take(
     best: Best, limits: np.ndarray, with_layout: bool, tpot: Any, costs: Any, least: Any, rows: np.ndarray, f: int, may: np.ndarray
 ) -> None:
     """Take from a slice what is cheaper than all before it; which layout that is is looked up for those alone."""
-    found = np.where(may, np.asarray(least), np.inf)
+    found = np.where(may, np.asarray(least[0]), np.inf)
+    np.minimum(best.fastest, np.where(may, np.asarray(least[1]), np.inf), out=best.fastest)
     better = found < best.cost
     if with_layout and better.any():
         times, prices = np.asarray(tpot), [np.asarray(c) for c in costs]

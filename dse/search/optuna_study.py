@@ -7,6 +7,7 @@ or that ran on one worker or two, asks for the same chips.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from dse.space import Space
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEALED = "sealed_rounds"
+SEEN = 64  # cheapest and latest chips that a sampler beside ``explore`` looks at
 WORST = 1e12  # finite stand-in for the value of a chip without a feasible layout; its named constraints say that it has none
 DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 2
 
@@ -160,11 +162,41 @@ def entries(ledger: Ledger, number: int) -> list[Entry]:
     ]
 
 
-def memory_study(recorded: Sequence[FrozenTrial]) -> optuna.Study:
+class _Seen(optuna.storages.InMemoryStorage):
+    """A storage that takes finished trials as they are: copying each one deeply, every round, would cost more than all evaluations."""
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        if template_trial is None:
+            return super().create_new_trial(study_id)
+        with self._lock:
+            trial = copy.copy(template_trial)
+            self._max_trial_id += 1
+            trial.number, trial._trial_id = len(self._studies[study_id].trials), self._max_trial_id
+            self._trial_id_to_study_id_and_number[trial._trial_id] = (study_id, trial.number)
+            self._studies[study_id].trials.append(trial)
+            return trial._trial_id
+
+
+def memory_study(recorded: Sequence[FrozenTrial], objectives: int = len(DIRECTIONS)) -> optuna.Study:
     """The recorded trials as a study in memory, for the sampler to look at."""
-    study = optuna.create_study(directions=DIRECTIONS)
-    study.add_trials(recorded)
+    storage = _Seen()
+    study = optuna.create_study(storage=storage, directions=[optuna.study.StudyDirection.MINIMIZE] * objectives)
+    for trial in recorded:
+        storage.create_new_trial(study._study_id, trial)
     return study
+
+
+def seen(recorded: Sequence[FrozenTrial], key: str | None) -> list[FrozenTrial]:
+    """What a sampler beside ``explore`` looks at: the cheapest chips so far and the latest, as one generation.
+
+    It is asked for a few chips in each of many rounds; all that was ever recorded would slow it down without changing its answer much.
+    """
+    cheapest = sorted(range(len(recorded)), key=lambda i: (recorded[i].values[0], i))[:SEEN]
+    chosen = sorted({*cheapest, *range(max(len(recorded) - SEEN, 0), len(recorded))})
+    found = [copy.copy(recorded[i]) for i in chosen]
+    for trial in found:
+        trial.system_attrs = {} if key is None else {key: 0}
+    return found
 
 
 def frozen(ledger: Ledger, entry: Entry, number: int, generation: tuple[str, int] | None) -> FrozenTrial:
@@ -196,13 +228,18 @@ def _generation(sampler: optuna.samplers.BaseSampler, recorded: Sequence[FrozenT
     return key, last + (members >= (sampler.population_size or 1))
 
 
-def ask(ledger: Ledger, sampler_name: str, seed: int, count: int) -> tuple[list[dict[str, Any]], tuple[str, int] | None]:
-    """Decisions that the sampler proposes for ``count`` chips, from the sealed rounds alone, and the generation they belong to."""
+def ask(
+    ledger: Ledger, sampler_name: str, seed: int, count: int, alone: bool = True
+) -> tuple[list[dict[str, Any]], tuple[str, int] | None]:
+    """Decisions that the sampler proposes for ``count`` chips, from the sealed rounds only, and the generation they belong to.
+
+    ``alone``: nothing else proposes chips, so that the sampler looks at all that was recorded.
+    """
     done = sealed_rounds(ledger)
     recorded = [t for t in ledger.study.get_trials(deepcopy=False) if t.user_attrs.get("round", done) < done]
     sampler = sampler_of(sampler_name, seed)
     generation = _generation(sampler, recorded)
-    study = memory_study(recorded)
+    study = memory_study(recorded if alone else seen(recorded, None if generation is None else generation[0]))
     study.sampler = sampler
     return [study.ask(dict(ledger.distributions)).params for _ in range(count)], generation
 

@@ -21,7 +21,7 @@ from dse.space import Space
 class Scores:
     """What the evaluation of a block of chips says: cost in every cell, the two values, named constraints."""
 
-    costs: np.ndarray  # (n, cells)
+    costs: np.ndarray  # (n, cells): cost of every (case, owner, limit), then the fastest token of every case
     values: np.ndarray  # (n, 2): least cost and fastest token of the headline case, inf where none
     constraints: Mapping[str, np.ndarray]  # (n,), <= 0 is feasible
     evaluations: int
@@ -68,7 +68,7 @@ def points_of(space: Space, named: Sequence[Mapping[str, Any]]) -> tuple[dict[st
 
 def replay(plan: Plan, ledger: Ledger) -> explore.Archive:
     """The archive after the sealed rounds, from the ledger alone."""
-    archive = explore.Archive.empty(plan.space.dimension, plan.cells)
+    archive = explore.Archive.empty(plan.space.dimension, plan.cells, [v.size for v in plan.space.variables])
     for number in range(ledgers.sealed_rounds(ledger)):
         found = ledgers.entries(ledger, number)
         if found:
@@ -81,7 +81,7 @@ def propose(plan: Plan, ledger: Ledger, archive: explore.Archive, number: int) -
     """Points of a round: those asked from the sampler first, then those bred; the first round opens with the family's default design."""
     rng = ledgers.seed_of(plan.seed, plan.label, number)
     asked = min(plan.asked, plan.block) if plan.explore else plan.block
-    decisions, generation = ledgers.ask(ledger, plan.sampler, int(rng.integers(2**31)), asked)
+    decisions, generation = ledgers.ask(ledger, plan.sampler, int(rng.integers(2**31)), asked, alone=not plan.explore)
     fixed = {v.name: plan.space.named(plan.space.defaults())[v.name] for v in plan.space.variables}
     _, points = points_of(plan.space, [{**fixed, **d} for d in decisions])
     if number == 0:
