@@ -1,7 +1,7 @@
 """How fast is the model on this machine? Full evaluations a second, NumPy on the same text, the machine's limit, and a warm start.
 
-One evaluation is prefill, decode and money of one chip, layout and case. ``evaluations_per_s`` counts chips x layouts, the best of each of ten
-limits kept with its layout; the limit is what XLA's own count of operations would take at the measured peaks.
+One evaluation is prefill, decode and money of one chip, layout and case. ``evaluations_per_s`` counts chips x layouts, the best of each of
+ten limits kept with its layout; the limit is what XLA's own count of operations would take at the measured peaks.
 """
 
 from __future__ import annotations

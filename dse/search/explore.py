@@ -1,9 +1,9 @@
 """Which chips should be tried next? An archive of the best chip of every cell, and children bred from it.
 
-A cell is one (case, owner, latency limit), or the fastest token of a case. The archive keeps the few best chips of each cell, and for every
-value of a choice (a node, a way of cooling) the best chip that has it, so that no basin is lost to an early leader. Children are crossings,
-differential steps and mutations of them in the unit cube of the design variables; whole numbers and choices are inherited, or jump. Anytime,
-deterministic for a seed, and independent of how fast the machine is.
+A cell is one (case, owner, latency limit), or the fastest token of a case. The archive keeps the few best chips of each cell, and for
+every value of a choice (a node, a way of cooling) the best chip that has it, so that no basin is lost to an early leader. Children are
+crossings, differential steps and mutations of them in the unit cube of the design variables; whole numbers and choices are inherited, or
+jump. Anytime, deterministic for a seed, and independent of how fast the machine is.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: in
     stretch = rng.choice(STRETCHES, (count, 1))
     towards = rng.choice([0.0, 1 / 2], (count, 1))
     differential = mother + many * (stretch * (one - other) + towards * (father - mother))
-    step = np.exp(rng.uniform(*np.log(STEPS), (count, 1))) * rng.standard_normal((count, dimensions))
+    step = np.exp(rng.uniform(np.log(STEPS[0]), np.log(STEPS[1]), (count, 1))) * rng.standard_normal((count, dimensions))
     mutated = mother + step * np.where(rng.random((count, 1)) < 1 / 2, few, many)
     crossed = np.where(chance(1 / 2), father, mother) + step * few
     way = rng.integers(3, size=(count, 1))

@@ -23,7 +23,7 @@ from dse.types import Number
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call")
 CHAINS = {"add": "add", "add_any": "add", "sub": "add", "mul": "mul", "div": "mul", "max": "max", "min": "min"}
-PLAIN = {
+PLAIN: dict[str, Callable[..., Any]] = {
     "mul": jnp.multiply,
     "add": jnp.add,
     "add_any": jnp.add,
