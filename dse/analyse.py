@@ -193,7 +193,7 @@ def checked_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Que
 
 
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
-CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
+CHIPS_ANEW = 96  # tried in each such search, beside the designs of the front
 CHECKED = 3  # flips confirmed by a search
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
 FAMILIES = "families"

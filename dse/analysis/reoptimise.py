@@ -63,7 +63,7 @@ def compared(ds: Any, names: Sequence[str], chosen: np.ndarray, again: np.ndarra
     drop = [d for d in ("redesigned", "resample") if d in ds.dims]
     out = ds.drop_dims(drop).assign_coords(redesigned=list(names), resample=np.arange(chosen.shape[1]))
     said = {"cost_rechosen": "designs of the front, layouts chosen anew", "cost_reoptimised": "designs searched anew"}
-    for name, values in (("cost_rechosen", chosen), ("cost_reoptimised", np.minimum(again, chosen))):
+    for name, values in (("cost_rechosen", chosen), ("cost_reoptimised", again)):
         attrs = {"units": "USD/Mtoken", "better": "lower", "long_name": f"cost of a sample, {said[name]}"}
         out[name] = (("redesigned", "resample"), np.where(np.isfinite(values), values, np.nan), attrs)
     for dim, text in (("redesigned", "family"), ("resample", "sample of all uncertain inputs")):
