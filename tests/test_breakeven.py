@@ -136,3 +136,39 @@ def test_envelope_of_a_problem_with_a_known_optimum():
 
     assert B.envelope(logs, held=True) == pytest.approx(1.5, rel=1e-6)
     assert B.envelope(logs, held=False) == pytest.approx(0.5, rel=1e-6)
+
+
+# --- what the report says of it ----------------------------------------------------------------------------------------------------
+
+
+def test_the_flip_table_of_the_report_is_that_of_the_dataset():
+    import xarray as xr
+
+    from dse.report import breakeven as told
+
+    found = tuple(tuple(f) for f in B.flips(known, [A, SHARE], ("stacked_dram", "sram")))
+    multiples = np.array([0.5, 1.0, 2.0])
+    curves = np.array([known([{A: x} for x in multiples])[0]])
+    made = B.Ranking("families", "stacked_dram", (A, SHARE), found, multiples, curves, ("b", "a"), ((0.5, 8.0), (1.0, 4.0), (2.0, 2.0)))
+    ds = B.into(xr.Dataset(), [made])
+    again = B.into(ds, [made])  # a second analysis replaces the first
+    assert again.equals(ds)
+    record = told.flips(ds, "families")
+    assert [f.lever for f in record.flips] == ["a"] and record.flips[0].multiple == pytest.approx(4, rel=1e-3)
+    assert record.flips[0].leader == "sram" and "times 4" in record.caption
+    assert told.pair(ds, "families").line == ((0.5, 8.0), (1.0, 4.0), (2.0, 2.0))
+    told.draw_flips(record)
+    told.draw_pair(told.pair(ds, "families"))
+
+
+def test_redesigns_are_told_with_their_sign():
+    import xarray as xr
+
+    from dse.analysis.reoptimise import compared
+    from dse.report import redesign
+
+    chosen, again = np.array([[1.0, 2.0, 3.0], [2.0, 1.0, 4.0]]), np.array([[0.5, 2.2, np.inf], [0.4, 1.0, 2.0]])
+    record = redesign.redesign(compared(xr.Dataset(), ["sram", "hbm_gpu"], chosen, again))
+    assert "changes in 1 of 2" in record.caption  # one is cheaper the other way round; one search found nothing
+    assert record.rows[1]["cost_reoptimised"] == 2.2
+    redesign.draw_redesign(record)

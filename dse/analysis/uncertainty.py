@@ -206,12 +206,15 @@ def indices(
     """
     order = np.concatenate(sorted(groups.values(), key=len))
     a, b = points(samples, factors, seed, order, copies=2)
-    mixed = []
+    matrices = [a, b]
     for columns in groups.values():
         x = a.copy()
         x[:, columns] = b[:, columns]
-        mixed.append(outputs(x))
-    known = {"f_A": outputs(a), "f_B": outputs(b), "f_AB": np.stack(mixed)}
+        matrices.append(x)
+    each = max(compare.SAMPLES // samples, 1)  # small designs share the blocks in which outputs are computed
+    parts = [outputs(np.concatenate(matrices[i : i + each])) for i in range(0, len(matrices), each)]
+    values = np.concatenate(parts, axis=-1).reshape(len(parts[0]), len(matrices), samples)
+    known = {"f_A": values[:, 0], "f_B": values[:, 1], "f_AB": np.moveaxis(values[:, 2:], 1, 0)}
     found = sobol_indices(func=known, n=samples)
     first, total = np.atleast_2d(found.first_order), np.atleast_2d(found.total_order)
     return [[Share(g, float(first[o, k]), float(total[o, k])) for k, g in enumerate(groups)] for o in range(len(first))]
