@@ -229,7 +229,8 @@ def note_of(fit: SystemFit, leaf: SystemLeaf, who: str) -> str:
 
 def error_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) -> dict[str, Lines]:
     """How far predictions are off: of a chip with serving runs those in fit, of every other one those of chips left out of the fit."""
-    chips, made = Chips(catalog, {}), {}
+    chips = Chips(catalog, {})
+    made: dict[str, Lines] = {}
     low, high = ERROR_SPREAD
     for what, leaf in ERRORS.items():
         fit = fits.get(what)

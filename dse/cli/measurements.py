@@ -78,6 +78,9 @@ def validation_text(answer: Mapping[str, Any], every: bool) -> str:
     lines = [_row(COLUMNS)] + [_row([_cell(g.get(name)) for name in COLUMNS]) for g in groups]
     if every:
         lines += ["", *_goals(answer)]
+    if answer.get("special"):
+        lines += ["", "special chips and claims (prediction with the interval of the fixed time per layer):"]
+        lines += [_special(v) for v in answer["special"]]
     skipped = answer.get("skipped", [])
     if skipped:
         lines += ["", f"skipped rows ({sum(s['count'] for s in skipped)}):"]
@@ -86,6 +89,14 @@ def validation_text(answer: Mapping[str, Any], every: bool) -> str:
         lines += ["", "rows that no honest model should fit, left out of the errors above:"]
         lines += [f"  {e['count']} — {e['reason']}" for e in answer["exclusions"]]
     return "\n".join(lines)
+
+
+def _special(v: Mapping[str, Any]) -> str:
+    """One published figure beside what the model says of it."""
+    head = f"  {v['chip']}, {v['model']} ({v['kind']}): {v['measured']:.4g} tok/s published"
+    if v["predicted"] is None:
+        return f"{head} — {v['verdict']}"
+    return f"{head}, {v['predicted']:.4g} predicted ({v['slow']:.4g} to {v['fast']:.4g}), {v['ideal']:.4g} ideal — {v['verdict']}"
 
 
 def _percent(value: float | None) -> str:

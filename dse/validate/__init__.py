@@ -163,9 +163,10 @@ def validate(
     if rows is not None:
         write_rows(done, rows)
     answer = answer_of(done)
+    special = verdicts(done, catalog)
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         beside = report.parent / CROSS
         fits = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-        report.write_text(page(done, answer, verdicts(done, catalog), fits), encoding="utf-8")
-    return answer | {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done)}
+        report.write_text(page(done, answer, special, fits), encoding="utf-8")
+    return answer | {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done), "special": special}

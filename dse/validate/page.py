@@ -208,11 +208,11 @@ def groups_table(answer: Mapping[str, Any]) -> str:
 
 def special_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Special chips: measured or claimed, predicted, ideal, and a verdict in words."""
-    head = ("chip", "model", "metric", "published", "predicted", "ideal", "verdict")
+    head = ("chip", "model", "metric", "kind", "published", "predicted", "slow layers", "fast layers", "ideal", "verdict")
     cells = []
     for r in rows:
-        numbers = [_short(r[k]) for k in ("measured", "predicted", "ideal")]
-        cells.append([esc(r["chip"]), esc(r["model"]), esc(r["metric"]), *numbers, esc(r["verdict"])])
+        numbers = ["–" if r[k] is None else _short(r[k]) for k in ("measured", "predicted", "slow", "fast", "ideal")]
+        cells.append([esc(r["chip"]), esc(r["model"]), esc(r["metric"]), esc(r["kind"]), *numbers, esc(r["verdict"])])
     return table(head, cells)
 
 

@@ -30,7 +30,9 @@ SERVING = {
     "disaggregated decode": "decode",
     "disaggregated prefill": "prefill",
     "single-user decode": "decode",
+    "published throughput": "decode",
 }  # fmt: skip
+CLAIM = "published throughput"  # of a whole system: of requests of a stated length, else decoding alone
 WORKER = re.compile(r"(prefill|decode) (\d+) workers x TP(\d+) EP(\d+) dp_attention=(true|false) on (\d+) GPUs", re.IGNORECASE)
 
 
@@ -192,10 +194,13 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
     model = models.find(row.get("model", ""))
     text = row.get("batch_or_concurrency", "")
     phrase = "max" in text or "queued" in text or "saturated" in text
-    alone = mode == "single-user decode"
-    batch = None if phrase else float(middle(text) or 1.0) if alone else number(row, "batch_or_concurrency")
-    serving = SERVING[mode]
-    isl, osl = number(row, "isl", _context(row) if alone else None), max(number(row, "osl", 1.0), 1.0)
+    alone, claim = mode == "single-user decode", mode == CLAIM
+    batch = None if phrase else float(middle(text) or 1.0) if alone else _users(text) if claim else number(row, "batch_or_concurrency")
+    lengths = STATED.search(row.get("note", "")) if claim else None
+    serving = "aggregated" if lengths else SERVING[mode]
+    isl, osl = number(row, "isl", _context(row) if alone or claim else None), max(number(row, "osl", 1.0), 1.0)
+    if lengths:
+        isl, osl = float(lengths[1]), float(lengths[2])
     both = workers_of(row) if serving == "disaggregated" else {}
     count, cut = both["decode"] if both else (1.0, layout_of(row))
     return Run(
@@ -213,8 +218,8 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         suppliers=both["prefill"][0] if both else 0.0,
         engine=engine_of(row.get("software", "")),
         burst=not row.get("metric", "").endswith("_median"),
-        whole=alone,
-        queued=phrase and serving == "aggregated",
+        whole=alone or claim,
+        queued=(phrase or claim) and serving == "aggregated",
     )
 
 
@@ -222,6 +227,15 @@ def _context(row: Row) -> float:
     """Context of a single-user figure, from the note; a short chat where it is not stated (at one user it hardly matters)."""
     found = re.search(r"(\d+) (?:context|ctx)", row.get("note", ""))
     return float(found[1]) if found else SHORT_CONTEXT
+
+
+STATED = re.compile(r"(\d+) in / (\d+) out")
+
+
+def _users(text: str) -> float | None:
+    """Users of a published throughput; where they are not stated, as many as the memory holds."""
+    found = re.search(r"\d+(?:\.\d+)?", text)
+    return float(found[0]) if found else None
 
 
 KILO = {"k": 1000.0, "": 1.0}
@@ -275,10 +289,10 @@ def narrow(row: Row) -> dict[str, str]:
         **row,
         "level": "system",
         "chip": row.get("hardware", ""),
-        "batch_or_concurrency": middle(row.get("batch_or_users", "")),
+        "batch_or_concurrency": middle(row.get("batch_or_users", "")) if user else row.get("batch_or_users", ""),
         "n_chips": packages[1] if packages else chips[0] if chips else "",
         "precision_weights": WIDE_FORMATS.get(row.get("precision", "").lower(), row.get("precision", "")),
-        "mode": "single-user decode" if user else "published throughput",
+        "mode": "single-user decode" if user else CLAIM,
         "metric": "output_speed_per_user" if user else "output_throughput_total",
         "value": user or system,
         "unit": "tok/s",

@@ -8,7 +8,7 @@ from typing import Any
 
 from dse.catalog import Catalog
 from dse.evaluate import TIME_PARTS, ideal
-from dse.validate.resolve import Chips
+from dse.validate.resolve import Chips, Resolved
 from dse.validate.runs import Models, run_of
 from dse.validate.systems import Evaluator, metric_of, unit_of_row
 from dse.validate.table import Outcome
@@ -33,19 +33,45 @@ def _verdict(measured: float, predicted: float, best: float, bound: str, faster_
     return f"possible: {100 * speed:.0f} % of the ideal speed; the model is {side} by {abs(100 * close):.0f} %"
 
 
+def _layer_times(on: Resolved) -> dict[str, Resolved]:
+    """The chip with the ends of the interval of its family's fixed time per layer, slow and fast; empty where it has none."""
+    quantity = on.constants.values.get("system.layer_s")
+    if quantity is None or not float(on.chip.kernels.system.layer_s) or quantity.low is None or quantity.high is None:
+        return {}
+    found = {}
+    for end, value in (("slow", quantity.high), ("fast", quantity.low)):
+        share = value / quantity.value
+        system = replace(on.chip.kernels.system, layer_s=on.chip.kernels.system.layer_s * share)
+        found[end] = replace(on, chip=replace(on.chip, kernels=replace(on.chip.kernels, system=system)))
+    return found
+
+
 def verdicts(done: Sequence[Outcome], catalog: Catalog) -> list[dict[str, Any]]:
-    """Published rows of special chips with the calibrated and the ideal prediction."""
-    chosen = [o for o in done if o.file == TABLE and o.predicted is not None and o.measured]
-    names = {o.row["chip"] for o in chosen}
+    """Published rows of special chips: predicted with the interval of the fixed time per layer, ideal, and what follows."""
+    chosen = [o for o in done if o.file == TABLE and o.measured and not o.excluded_by]
+    names = {o.row["chip"] for o in chosen if o.predicted is not None}
     plain = Chips(catalog, {})
-    known = {n: replace(on, chip=ideal(on.chip)) for n in names if (on := plain.find(n)) is not None}
-    models, best = Models(catalog), Evaluator(Chips(catalog, {}, known), catalog)
+    on = {n: found for n in names if (found := plain.find(n)) is not None}
+    models, best = Models(catalog), Evaluator(Chips(catalog, {}, {n: replace(c, chip=ideal(c.chip)) for n, c in on.items()}), catalog)
+    ends = {
+        end: Evaluator(Chips(catalog, {}, {n: _layer_times(c).get(end, c) for n, c in on.items()}), catalog) for end in ("slow", "fast")
+    }
     made = []
     for o in chosen:
-        run = replace(run_of(o.row, o.row["chip"], models), engine="")
+        entry = {"chip": o.chip, "model": o.model, "metric": o.op, "kind": o.row.get("kind", ""), "measured": o.measured}
+        if o.predicted is None:
+            blank = dict.fromkeys(("predicted", "slow", "fast", "ideal"))
+            made.append({**entry, **blank, "verdict": f"not predicted: {o.skipped_reason}"})
+            continue
+        run = run_of(o.row, o.row["chip"], models)
+        slow, fast = (metric_of(o.metric, run, ends[e]) / unit_of_row(o.row) for e in ("slow", "fast"))
+        run = replace(run, engine="")
         value = metric_of(o.metric, run, best) / unit_of_row(o.row)
         bound = TIME_PARTS[int(best.metrics(best.settled(run), run.serving).bound)]
-        words = _verdict(float(o.measured or 0.0), float(o.predicted or 0.0), value, bound, o.unit.startswith("tok"))
-        numbers = {"measured": o.measured, "predicted": o.predicted, "ideal": value}
-        made.append({"chip": o.chip, "model": o.model, "metric": o.op, **numbers, "verdict": words})
+        words = _verdict(float(o.measured or 0.0), float(o.predicted), value, bound, o.unit.startswith("tok"))
+        inputs = 1.0 + run.isl / run.osl
+        if run.queued and float(o.measured or 0.0) > value:
+            share = float(o.measured or 0.0) / (value * inputs)
+            words += f"; counted with the {run.isl:.0f} input tokens of each request it is {100 * share:.0f} % of the ideal speed"
+        made.append({**entry, "predicted": o.predicted, "slow": slow, "fast": fast, "ideal": value, "verdict": words})
     return made

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.validate.engines import engine_of
+from dse.validate.engines import VERSION, base_of, engine_of
 from dse.validate.table import Outcome
 
 APART = ("nvidia-l40s",)  # stands apart in the means: its host's PCIe and its fallback kernels are no properties of the chip
@@ -166,7 +166,13 @@ def order(done: Sequence[Outcome]) -> list[dict[str, Any]]:
 def _run(o: Outcome) -> tuple[str, ...]:
     """What was run, whatever the version: spellings of one 4-bit format are one."""
     form = "4 bit" if "fp4" in o.format else o.format
-    return (o.chip, engine_of(o.row.get("software", "")), form, *_case(o, *CASE, *LAYOUT))
+    return (o.chip, base_of(engine_of(o.row.get("software", ""))), form, *_case(o, *CASE, *LAYOUT))
+
+
+def _version(o: Outcome) -> str:
+    """Version that a software column names, however it is written; two runs that name none count as different ones."""
+    found = VERSION.search(o.row.get("software", ""))
+    return found[0] if found else o.id
 
 
 def _scatter(cells: Iterable[Sequence[Outcome]]) -> dict[str, Any]:
@@ -182,7 +188,7 @@ def _scatter(cells: Iterable[Sequence[Outcome]]) -> dict[str, Any]:
 def not_the_models(done: Sequence[Outcome]) -> list[dict[str, Any]]:
     """How far measurements of one and the same thing lie apart, and what rows with an unstated format add."""
     steps = [o for o in members(KINDS[10], done) if not o.excluded_by]
-    exact = _scatter(_cells(steps, lambda o: (*_run(o), o.row.get("software", ""))))
+    exact = _scatter(_cells(steps, lambda o: (*_run(o), _version(o))))
     engine = _scatter(_cells(steps, _run))
     unstated = [abs(o.error) for o in steps if "not stated" in o.row.get("precision_weights", "")]
     stated = [abs(o.error) for o in steps if "not stated" not in o.row.get("precision_weights", "")]
