@@ -13,16 +13,16 @@ from dse.catalog import load_catalog
 from dse.errors import InputError
 from dse.evaluate import ideal
 from dse.paths import data_dir
-from dse.validate import outcomes, validate
-from dse.validate.engines import in_engine
+from dse.validate import _outcome, outcomes, validate
+from dse.validate.engines import base_of, engine_of, in_engine, read_engines
 from dse.validate.figures import Axis
 from dse.validate.operators import Job, predict_seconds
 from dse.validate.resolve import Chips, Resolved
-from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules
+from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules, read_table
 from dse.validate.runs import Cut, Models, Run, layout_of, narrow, run_of, workers_of
 from dse.validate.shapes import Unpredictable, case
-from dse.validate.special import _verdict
-from dse.validate.systems import Evaluator
+from dse.validate.special import _verdict, verdicts
+from dse.validate.systems import Evaluator, metric_of, predict_systems
 from dse.validate.table import KEYS, ROW_COLUMNS
 
 SHIPPED = data_dir("hw_catalog") / "measurements"
@@ -396,6 +396,40 @@ def test_an_engine_changes_waiting_and_host_time_but_no_work(catalog):
     assert in_engine(chip, "", {}, False).kernels.system.queue == 0.0 and in_engine(chip, "", {}, True) is chip
 
 
+def test_an_engine_is_known_by_its_release_and_an_unseen_one_is_the_latest():
+    engines = read_engines()
+    assert engine_of("TensorRT-LLM 0.14.0 (trtllm-bench)") == "trtllm-0-14" and engine_of("TensorRT-LLM 0.6.1") == "trtllm-0-5"
+    assert engine_of("sglang (lmsysorg/sglang:v0.5.6-cu129-amd64)") == "sglang-0-5-6"
+    assert engine_of("trtllm 9.9") == engine_of("TensorRT-LLM") == "trtllm" and engine_of("TensorRT 10.11, CUDA 12.8") == "trtllm"
+    older, latest = engines["trtllm-1-0"], engines["trtllm"]
+    assert base_of(older.id) == latest.id and older.values.keys() == latest.values.keys()
+    assert older.values["host_s"] == latest.values["host_s"] and older.values["waiting"] != latest.values["waiting"]
+
+
+def test_queued_requests_keep_every_place_busy(evaluators):
+    calibrated, _ = evaluators
+    run = dataclasses.replace(random_runs(1, seed=5)[0], engine="trtllm", batch=64.0)
+    name = "output_throughput_total"
+    loop, queue = metric_of(name, run, calibrated), metric_of(name, dataclasses.replace(run, queued=True), calibrated)
+    assert queue > loop  # a closed loop also waits for first tokens
+    assert queue == pytest.approx(64.0 / calibrated.metrics(run, run.serving).tpot_s)
+
+
+def test_a_decoding_batch_is_what_prefill_keeps_supplied(evaluators):
+    calibrated, _ = evaluators
+    cut = Cut(tp=4.0)
+    run = Run(
+        "nvidia-b200-sxm", "gpt-oss-120b", "disaggregated", "mxfp4", 8192.0, 128.0, 2048.0, cut, 8.0, cut, suppliers=1.0, engine="trtllm"
+    )
+    few, many = (calibrated.settled(dataclasses.replace(run, suppliers=n)) for n in (1.0, 1000.0))
+    assert few.batch < many.batch == 2048.0
+    m = calibrated.metrics(few, few.serving)
+    prefill = dataclasses.replace(few, batch=1.0, suppliers=0.0, workers=1.0)
+    calibrated.evaluate([(prefill, "prefill")])
+    finished, started = few.batch / (few.osl * m.tpot_s), 1.0 / calibrated.metrics(prefill, "prefill").ttft_s
+    assert finished == pytest.approx(started, rel=0.02)  # as many requests finish as leave prefill
+
+
 # --- the page --------------------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +447,22 @@ def test_a_verdict_names_the_limit_that_a_claim_would_break():
     broken = _verdict(1000.0, 90.0, 300.0, "weights", True)
     assert "not possible" in broken and "weight store" in broken
     assert _verdict(200.0, 90.0, 300.0, "weights", True).startswith("possible: 67 %")
+
+
+def test_every_published_figure_of_a_special_chip_gets_a_verdict(catalog):
+    _, peaks = read_folder(SHIPPED)
+    rows = read_table(SHIPPED / "published_special_chips.csv.gz")
+    wide = [narrow(row) for row in rows]
+    chips = Chips(catalog, peaks)
+    numbered = [("published_special_chips", row) for row in wide]
+    predicted, reasons = predict_systems(numbered, chips, catalog)
+    done = [_outcome(file, row, predicted.get(i), reasons.get(i, ""), chips, read_rules()) for i, (file, row) in enumerate(numbered)]
+    found = {(v["chip"], v["model"]): v for v in verdicts(done, catalog)}
+    assert len(found) == sum(bool(o.measured) and not o.excluded_by for o in done)
+    sohu = found["etched-sohu", "Llama-3-70B"]["verdict"]
+    assert sohu.startswith("not possible as described") and "input tokens" in sohu
+    for v in found.values():
+        assert v["predicted"] is None or v["slow"] <= v["predicted"] <= v["fast"] <= v["ideal"] * (1 + 1e-9), v
 
 
 def test_axes_have_ticks_inside_their_range():
