@@ -254,3 +254,12 @@ def test_factors_that_share_a_number_move_together(cat, study):
     by_name = {f.name: f for f in factors_of(study, cat)}
     factor = by_name["constants sram: gemm.*.compute_efficiency"]
     assert isinstance(factor, Factor) and len(factor.places) > 3
+
+
+@pytest.mark.parametrize("samples", [64, 1024])
+def test_sobol_indices_of_a_sum_are_known(samples):
+    """y0 = 2 a + b: shares 4/5 and 1/5; y1 depends on the third group alone."""
+    groups = {"a": np.array([0]), "b": np.array([1]), "c": np.array([2, 3])}
+    first, second = U.indices(lambda u: np.stack([2 * u[:, 0] + u[:, 1], u[:, 2]]), 4, groups, samples, 0)
+    assert [s.first for s in first] == pytest.approx([0.8, 0.2, 0.0], abs=0.02)
+    assert [s.total for s in second] == pytest.approx([0.0, 0.0, 1.0], abs=0.02)
