@@ -227,6 +227,12 @@ PERTURBED = [
     ("chips", "nvidia-a100-40gb-pcie", {"memory_bandwidth": "3 TB/s"}, {"mlp-mem": "wrong", "mlp-measured": "wrong", "mlp-tc": "holds"}),
     ("chips", "nvidia-a100-40gb-sxm", {"memory_capacity": "80 GB"}, {"kv-balloon": "depends"}),
     ("chips", "etched-sohu", {"memory_capacity": "50 GB"}, {"etched-batch": "wrong"}),
+    ("chips", "human-brain", {"tdp": "200 W"}, {"brain": "wrong"}),
+    ("chips", "seed-h100", {"memory_bandwidth": "30.1 TB/s"}, {"users-144k": "wrong", "util-20pct": "wrong", "thousandfold": "wrong"}),
+    ("chips", "seed-h100", {"link_bandwidth": "1000 TB/s"}, {"comm-worse": "wrong"}),
+    ("chips", "nvidia-a100-40gb-pcie", {"vector_fp32": "195 TFLOP/s"}, {"mlp-cuda": "wrong"}),
+    ("chips", "amd-mi300x", {"memory_capacity": "120 GB"}, {"mi300x-gpt4": "wrong"}),
+    ("processes", "n5", {"mask_set": "0.001 MUSD_2026"}, {"ebeam": "wrong"}),
 ]
 
 
@@ -237,6 +243,18 @@ def test_perturbing_the_catalogue_moves_the_verdict(tmp_path, bench, settled, ki
         found = settle(CHECKS[name](other, ROWS[name]), ROWS[name])
         assert found.verdict == expected, (name, found)
         assert found.finding.ours != settled[name].finding.ours or name == "mlp-tc"
+
+
+@pytest.mark.parametrize(
+    ("identity", "family", "said"), [("engineered-away", "burned_in", "holds"), ("update-layers", "burned_in", "wrong")]
+)
+def test_a_cheaper_family_moves_the_verdicts_that_compare_families(bench, settled, identity, family, said):
+    """The same chips at a hundredth of their cost."""
+    costs = bench.families
+    members = [c.family == family for c in costs.candidates]
+    cheap = replace(bench, families=replace(costs, cost=np.where(members, costs.cost / 1e2, costs.cost)))
+    found = settle(CHECKS[identity](cheap, ROWS[identity]), ROWS[identity])
+    assert found.verdict == said != settled[identity].verdict and found.finding.ours < settled[identity].finding.ours
 
 
 def test_a_price_moves_the_families(bench, settled):
