@@ -96,11 +96,13 @@ def _print_run(ds: xr.Dataset, study: Study, folder: Path, as_json: bool) -> Non
     """The summary of a run, and where it lies; exit code 3 where nothing is feasible."""
     from dse.report.terminal import summary
 
-    names = (RESULT_FILE, "report.html", "designs.csv", "figures", JOURNAL)
+    names = (RESULT_FILE, "report.html", "designs.csv", "answers.json", "figures", JOURNAL)
     files = {name.partition(".")[0]: folder / name for name in names if (folder / name).exists()}
     feasible = bool((ds["feasible"] > 0).any())
     if as_json:
         counts = {name: ds.attrs[name] for name in COUNTS if name in ds.attrs}
+        said = folder / "answers.json"
+        counts |= {k: v for k, v in json.loads(said.read_text(encoding="utf-8")).items() if k != "figures"} if said.exists() else {}
         print_json({"study": study.name, "feasible": feasible, **counts, "designs": int(ds.sizes["design"]), "out": folder, "files": files})
     else:
         print(summary(ds))
