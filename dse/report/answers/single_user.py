@@ -58,6 +58,10 @@ def sentence(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, A
         f"{_ratio(sub, first, head)} times what a token costs on a batched {against}; a {against} made for one user asks "
         f"{_ratio(sub, facts['against'], head)} times."
     )
+    middle = {f: x for f in served if np.isfinite(x := pick(sub, "ratio_mid", family=f, limit=head))}
+    likely = min(middle, key=lambda f: middle[f], default=first)
+    if likely != first:
+        text += f" By the medians of the samples it would be {label(likely)}, at {W.number(middle[likely])} times."
     if close and not away:
         f, parameter, factor = min(close, key=lambda x: abs(np.log(x[2])))
         text += f" The nearest single change that would do it: {glossary.label(parameter)} × {W.number(factor)} ({label(f)})."
