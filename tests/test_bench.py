@@ -13,7 +13,7 @@ from dse.catalog import load_catalog
 from dse.chips import FAMILIES
 from dse.evaluate import as_floats
 from dse.questions import shop_of
-from dse.search.designs import build_block, column
+from dse.search.designs import alike, build_block, column
 from dse.search.kernel import priced
 from dse.search.layouts import Case, Grid, Memo, is_mixture, layout_table, screen, to_layout
 from dse.search.rewrite import staged
@@ -117,3 +117,16 @@ def test_a_rate_is_what_was_counted_over_the_time_that_it_took():
         return 10.0
 
     assert bench.rate(once, 4.0, lambda: now[0]) == pytest.approx(20.0)
+
+
+def test_families_share_their_compiled_functions_and_costs_stay(cat):
+    case, grid = case_of(cat, "llama-3-70b"), replace(GRID, formats=("fp8",), batches=(8, 64))
+    table, shapes = layout_table(case.model, grid), set()
+    for family in ("hbm_gpu", "sram"):
+        chips = block(cat, family)
+        spread = alike(chips, N)
+        shapes.add(tuple(np.shape(x) for x in jax.tree.leaves(spread)))
+        one, other = (screen(c, case, grid, table, LIMITS)[0] for c in (chips, spread))
+        np.testing.assert_allclose(one.cost, other.cost, rtol=1e-5)
+        np.testing.assert_allclose(one.fastest, other.fastest, rtol=1e-5)
+    assert len(shapes) == 1

@@ -56,6 +56,21 @@ def column(tree: Any, n: int) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, float).reshape(n, 1) if np.size(x) > 1 or np.ndim(x) else np.asarray(x, float), tree)
 
 
+VARYING = (
+    ".computes.fp4", ".memory.", ".sram.", ".weight_store.", ".system_usd", ".nre_model_usd", ".kernels.system.layer_s",
+    ".kernels.system.layer_token_s",
+)  # fmt: skip
+
+
+def alike(chips: Chip, n: int) -> Chip:
+    """The same chips with a column also for what only some families vary, so that all families share their compiled functions."""
+
+    def spread(path: Any, x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(x, (n, 1)) if jax.tree_util.keystr(path).startswith(VARYING) else x
+
+    return jax.tree_util.tree_map_with_path(spread, chips)
+
+
 def pad(values: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     """Designs repeated to ``n`` rows (the last one fills up)."""
     return {k: np.concatenate([v, np.repeat(v[-1:], n - len(v))]) for k, v in values.items()}
@@ -98,7 +113,7 @@ def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
 
     def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
         n = len(next(iter(values.values())))
-        chips = column(build_block(shop, pad(values, size)).chip, size)
+        chips = alike(column(build_block(shop, pad(values, size)).chip, size), size)
         scores = score(chips, size, questions, thin, known, memo)
         return replace(
             scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
