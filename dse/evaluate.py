@@ -449,21 +449,23 @@ def _stream(
         busy = replace(layout, batch=requests * width)
         return token_step(mc, model, workload, busy, isl + answer / 2.0, kv).time.total
 
-    def prefilling(tokens: Number, prompts: float) -> Number:
+    def prefilling(tokens: Number, prompts: Number) -> Number:
         one = replace(workload, input_tokens=tokens + isl - cut.fresh_tokens(workload))
         return prefill_step(mc, model, one, layout, prompts).stage_s * s.interference
 
     tokens = queueing.lengths(cut.fresh_tokens(workload) + shape, a.input_cv + shape)
-    alone, pair = (jax.vmap(functools.partial(prefilling, prompts=n))(tokens) for n in (1.0, 2.0))
+    pairs = jax.vmap(prefilling)(jnp.concatenate([tokens, tokens]), jnp.concatenate([0.0 * tokens + 1.0, 0.0 * tokens + 2.0]))
+    alone, pair = jnp.split(pairs, 2)
+    steps = jax.vmap(decoding)(queueing.counts(slots))
     whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
-    most = slots / (jnp.maximum(osl - 1.0, 0.0) * decoding(slots) + slots * whole)
+    most = slots / (jnp.maximum(osl - 1.0, 0.0) * steps[-1] + slots * whole)
     rate = most * a.load if a.rate_per_s is None else a.rate_per_s / width
     stream = queueing.Stream(
         rate_per_s=rate,
         slots=slots,
         output_tokens=osl,
         output_cv=a.output_cv,
-        step_s=jax.vmap(decoding)(queueing.counts(slots)),
+        step_s=steps,
         prefill_s=alone,
         pair_s=pair,
         prompt_tokens=tokens,

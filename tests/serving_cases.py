@@ -13,8 +13,8 @@ import numpy as np
 
 from dse.equations import layout as cut
 from dse.evaluate import as_floats, decode_step, evaluate, machine, prefill_step
-from dse.types import Deployment, Layout, Workload
-from tests.des import Engine
+from dse.types import Arrivals, Deployment, Layout, Workload
+from tests.des import Engine, lognormal, simulate
 
 TUNED, FRESH, COUNT = 20261127, 20261128, 40
 SYSTEMS = (
@@ -85,7 +85,7 @@ def engine_of(case: Case) -> tuple[Engine, float]:
     isl, osl = float(d.workload.input_tokens), float(d.workload.output_tokens)
     slots = int(float(cut.ranks(d.layout)))
     longest = (isl + osl) * 12.0
-    counts = np.arange(1.0, slots + 1.0)
+    counts = np.arange(1.0, max(SLOTS) + 1.0)  # one shape for all cases
     contexts = np.linspace(1.0, longest, NODES)
     tokens = np.exp(np.linspace(0.0, np.log(isl * 30.0), 4 * NODES))
     prompts = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
@@ -122,3 +122,35 @@ def engine_of(case: Case) -> tuple[Engine, float]:
     busy = (osl - 1.0) * decode_s(int(full), context) + full * float(np.interp(np.log(isl), log_tokens, alone))
     rate = case.load * full / busy
     return Engine(decode_s, prefill_s, slots, chunk, room_token), rate
+
+
+KEYS = ("tpot_mean", "tpot_p50", "tpot_p90", "tpot_p99", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99")
+GOALS = {"tpot_mean": 0.05, "tpot_p99": 0.10, "ttft_mean": 0.10, "ttft_p99": 0.20}
+BLOCKS = 10
+
+
+def simulated(case: Case, requests: int, seed: int = 7) -> tuple[dict[str, float], dict[str, float], float]:
+    """What the simulated users of a case see, the standard error of each figure (from blocks of time), and the arrivals of the instance."""
+    engine, rate = engine_of(case)
+    w, rng = case.deployment.workload, np.random.default_rng(seed)
+    prompts = lognormal(rng, float(w.input_tokens), case.input_cv, requests)
+    seen = simulate(engine, rate, prompts, lognormal(rng, float(w.output_tokens), case.output_cv, requests, least=2.0), rng)
+
+    def figures(tpot: np.ndarray, ttft: np.ndarray) -> list[float]:
+        return [f for x in (tpot, ttft) for f in (float(x.mean()), *(float(q) for q in np.percentile(x, [50, 90, 99])))]
+
+    whole = figures(seen.tpot_s, seen.ttft_s)
+    blocks = [figures(a, b) for a, b in zip(np.array_split(seen.tpot_s, BLOCKS), np.array_split(seen.ttft_s, BLOCKS), strict=True)]
+    noise = np.std(blocks, axis=0, ddof=1) / np.sqrt(BLOCKS) / np.asarray(whole)
+    width = float(cut.one(case.deployment.layout.dp)) if "dp" in case.name else 1.0
+    return dict(zip(KEYS, whole, strict=True)), dict(zip(KEYS, noise.tolist(), strict=True)), rate * width
+
+
+def predicted(case: Case, rate: float) -> dict[str, float]:
+    """What the model says of the same users; the fixed time of the host, which the simulation leaves out, is taken off."""
+    d = case.deployment
+    m = evaluate(replace(d, arrivals=Arrivals(rate_per_s=rate, input_cv=case.input_cv, output_cv=case.output_cv)))
+    a, host = m.arrivals, float(d.chip.kernels.system.first_token_s)
+    tpot = [m.tpot_s, a.tpot_p50_s, a.tpot_p90_s, a.tpot_p99_s]
+    ttft = [float(x) - host for x in (m.ttft_s, a.ttft_p50_s, a.ttft_p90_s, a.ttft_p99_s)]
+    return dict(zip(KEYS, [*map(float, tpot), *ttft], strict=True))
