@@ -71,7 +71,7 @@ def draw(seed: int, catalog: Any, count: int = COUNT) -> list[Case]:
 @jax.jit
 def _tables(d: Deployment, counts: Any, contexts: Any, tokens: Any, prompts: Any):
     """Length of a decoding step by requests (rows) and mean context, and of the prefill of equal prompts by tokens and number."""
-    mc = machine(d.chip, d.model, d.layout, d.layout.batch * 0.0)
+    mc = machine(d.chip, d.model, d.layout, d.layout.batch * 0.0 + 1.0)  # a cache of some size lies in the memory
     layout = replace(d.layout, batch=counts[:, None] * cut.one(d.layout.dp))
     decode = decode_step(mc, d.model, d.workload, layout, contexts[None, :]).time.total
     length = replace(d.workload, input_tokens=tokens[:, None])

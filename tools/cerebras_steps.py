@@ -34,7 +34,8 @@ def main() -> None:
         "",
         "`python tools/cerebras_steps.py`. One user on four WSE-3 (five with a draft model), 16 bit.",
         "",
-        f"The model without speculation: {base:.0f} token/s (published first step: {FIRST:.0f}); {overhead:.0%} of a step is fixed time of the layers.",
+        f"The model without speculation: {base:.0f} token/s (published first step: {FIRST:.0f}).",
+        f"{overhead:.0%} of a step is fixed time of the layers.",
         f"The published steps are a factor {SECOND / FIRST:.1f} together.",
         "",
         "| what guesses | acceptance | best number of drafted tokens | gain by speculation | left to explain by faster software |",
@@ -52,9 +53,9 @@ def main() -> None:
             lines.append(f"| {name} | {a} | {most} | {gain:.2f} | {SECOND / FIRST / gain:.1f} |")
     lines += [
         "",
-        "The fixed time of a layer is paid by the draft as well: a draft of 32 layers costs 0.4 of the 80 layers that it hopes to save, so its",
-        "gain stays below two. Speculation alone does not explain the step unless the draft is very shallow and nearly always right; the rest",
-        "is a shorter time per layer (better software), which one constant of the catalogue cannot tell apart from the hardware.",
+        "The fixed time of a layer is paid by the draft as well: a draft of 32 layers costs 0.4 of the 80 layers that it hopes to save,",
+        "so its gain stays below two. Speculation alone does not explain the step unless the draft is very shallow and nearly always",
+        "right; the rest is a shorter time per layer (better software), which one constant of the catalogue cannot tell from hardware.",
         "",
     ]
     OUT.parent.mkdir(parents=True, exist_ok=True)
