@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +26,7 @@ from dse.results import Cells, save, sweep, to_dataset
 from dse.search import explore
 from dse.search.designs import Questions, block_scorer
 from dse.search.finalists import Finalist, place
-from dse.search.optuna_study import open_ledger, open_storage
+from dse.search.optuna_study import claimed, open_ledger, open_storage
 from dse.search.shards import Plan, run_shard
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
@@ -53,6 +53,20 @@ def _search_shard(
     archive = run_shard(plan, ledger, scorer, tick)
     counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in ("chips_screened", "evaluations")}
     return archive, counts
+
+
+def work_off(study: Study, storage: str, budget: int | None, seed: int | None, overlay: str | None) -> Iterator[tuple[str, int]]:
+    """Search the shards that no other worker has taken; yields each one's label and chips when it is done."""
+    catalog = load_catalog(overlay)
+    budget, seed = study.budget if budget is None else budget, study.seed if seed is None else seed
+    shards = shards_of(study, catalog)
+    share = max(budget // max(len(shards), 1), 1)
+    for shard in shards:
+        shop = shop_of(shard.family, study.families[shard.family], catalog)
+        identity = {"study_sha256": study.sha256, "catalog_sha256": catalog.sha256, "seed": seed, "chips": share}
+        if claimed(open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity)):
+            _, counts = _search_shard(shard, study, catalog, catalog.sha256, share, seed, storage, lambda *_: None)
+            yield shard.label, counts["chips_screened"]
 
 
 def _worker(job: tuple[Shard, str, str | None, int, int, str, bool]) -> tuple[str, explore.Archive, dict[str, int]]:

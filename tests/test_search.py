@@ -234,3 +234,9 @@ def test_a_database_takes_the_place_of_the_journal(tmp_path, undisturbed):
     book = ledgers.open_ledger(ledgers.open_storage(f"sqlite:///{tmp_path}/s.db"), "toy/toy", SPACE, IDENTITY)
     run_shard(replace(PLAN, chips=32), book, toy, lambda *_: None)
     assert written(book) == [t for t in undisturbed[1] if t[0] < 2]
+
+
+def test_a_shard_is_taken_by_one_worker(tmp_path):
+    one, other = ledger(tmp_path), ledger(tmp_path)
+    assert ledgers.claimed(one, 0.0)
+    assert not ledgers.claimed(other, 0.0)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dse.cli import analysis, bench, catalogue, certificates, measurements, predict, results, studies
+from dse.cli import analysis, bench, catalogue, certificates, measurements, predict, results, studies, worker
 from dse.cli.common import INTERRUPTED, print_json, say
 from dse.errors import DseError, InputError
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for module in (studies, analysis, certificates, predict, measurements, results, bench):
+for module in (studies, analysis, certificates, predict, measurements, results, bench, worker):
     module.register(app)
 app.add_typer(catalogue.app, name="catalog")
 

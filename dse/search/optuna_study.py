@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
+import time
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from dse.space import Space
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEALED = "sealed_rounds"
+CLAIM = "claimed_by"
+CLAIM_S = 1.0  # longer than two workers that start together take to write their names
 SEEN = 64  # cheapest and latest chips that a sampler beside ``explore`` looks at
 WORST = 1e12  # finite stand-in for the value of a chip without a feasible layout; its named constraints say that it has none
 DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 2
@@ -137,6 +141,19 @@ def open_ledger(storage: BaseStorage, name: str, space: Space, attributes: Mappi
         elif known != value:
             raise InputError(f"{name}: {key} — the storage holds a study with {known!r}, now {value!r}; use --force or another --out")
     return Ledger(study, distributions_of(space))
+
+
+def claimed(ledger: Ledger, patience_s: float = CLAIM_S) -> bool:
+    """Take a shard for this process, unless another one has it: the last to write its name and to find it there after a while.
+
+    A claim stays when a worker dies; ``dse run --resume`` finishes what it left.
+    """
+    if ledger.study.user_attrs.get(CLAIM):
+        return False
+    mine = uuid.uuid4().hex
+    ledger.study.set_user_attr(CLAIM, mine)
+    time.sleep(patience_s)
+    return bool(ledger.study.user_attrs.get(CLAIM) == mine)
 
 
 def sealed_rounds(ledger: Ledger) -> int:
