@@ -17,7 +17,9 @@ from dse.questions import grid_of, questions_of, shards_of, shop_of
 from dse.search.bounds import Problem
 from dse.search.certify import TIGHT, Incumbent, check, exact, prove
 from dse.search.finalists import FINE_REACH, FINE_STEP
+from dse.search.finish import polish
 from dse.search.layouts import Grid
+from dse.search.shadow import EXTRAS
 from dse.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ ENOUGH = 0.01  # relative gap of a certificate that is not improved any more
 TARGET = 0.009  # relative gap at which a proof stops
 BOXES = 8_000_000  # that a proof cuts at most: a gigabyte
 AGAIN = 200_000  # boxes that a check may need beyond twice those of the proof
+STATIONARY = 0.02  # residual of optimality up to which shadow prices are believed, of cost over the range of a variable
 MOMENTS = 24  # of its history that a certificate keeps
 COSTS_AGREE = 1e-9  # relative: the optimum evaluated again
 RELAXATIONS = (
@@ -63,6 +66,7 @@ class Certificate:
     history: list[list[float | None]]  # seconds, optimum, bound
     roots: int
     trees: str
+    shadow_prices: dict[str, float] | None = None  # what one SI unit more of a limit or a resource saves [USD/Mtoken]
 
 
 def refined(grid: Grid) -> Grid:
@@ -128,12 +132,14 @@ def certificate_of(
     seconds: float,
     boxes: int = BOXES,
     starts: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+    finish: bool = True,
 ) -> Certificate:
     """As ``certify``, for a problem that is already put together: limits of one family share what is compiled."""
     family = problem.shop.family
     known = [x for x in (_incumbent(problem, *s) for s in starts) if np.isfinite(x.cost)]
     proof = prove(problem, seconds, min(known, key=lambda x: x.cost, default=None), target=TARGET, boxes=boxes)
     best, head, grid = proof.optimum, study.headline, problem.grid
+    best, worth = _finished(problem, study, best) if finish else (best, None)
     found = best.point is not None and best.row is not None
     design = problem.shop.space.named(dict(zip(problem.shop.space.names, best.point, strict=True))) if best.point is not None else None
     layout = None
@@ -152,7 +158,7 @@ def certificate_of(
         ttft_limit_s=_finite(problem.case.ttft_limit_s),
         optimum=best.cost if found else None,
         bound=_finite(proof.bound),
-        gap=proof.gap if found else None,
+        gap=replace(proof, optimum=best).gap if found else None,
         boxes=proof.boxes,
         seconds=round(proof.seconds, 2),
         grid=asdict(grid),
@@ -163,7 +169,24 @@ def certificate_of(
         history=[[round(t, 2), _finite(u), _finite(b)] for t, u, b in _moments(proof.history)],
         roots=proof.roots,
         trees=proof.trees,
+        shadow_prices=worth,
     )
+
+
+def _finished(problem: Problem, study: Study, best: Incumbent) -> tuple[Incumbent, dict[str, float] | None]:
+    """The optimum polished in its layout, and what its limits are worth."""
+    if best.point is None or best.row is None:
+        return best, None
+    names, grid = problem.shop.space.names, problem.grid
+    design = problem.shop.space.named(dict(zip(names, best.point, strict=True)))
+    layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
+    prices = problem.case.prices[problem.scenario]
+    layouts = grid_of(study, grid.formats)
+    found = polish(problem.shop, design, problem.case, prices, problem.limit_s, layouts, layout=layout, rounds=1, each=0)
+    if found is None or found.residual > STATIONARY:
+        return best, None
+    again = _incumbent(problem, found.decisions, found.layout)
+    return again if again.cost < best.cost else best, {k: v for k, v in found.multipliers.items() if v > 0.0}
 
 
 def _moments(history: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
@@ -238,7 +261,7 @@ def study_of(certificate: Certificate, catalog: Catalog) -> Study:
 
 def to_attrs(certificates: Sequence[Certificate]) -> dict[str, str]:
     """Attributes of a Dataset: everything but the trees, as JSON."""
-    short = [{k: v for k, v in asdict(c).items() if k not in ("trees", "history")} for c in certificates]
+    short = [{k: v for k, v in asdict(c).items() if k not in ("trees", "history", "shadow_prices")} for c in certificates]
     return {"certificates": json.dumps(short)}
 
 
@@ -262,6 +285,15 @@ def rows(certificates: Sequence[Certificate], found: Mapping[tuple[str, float], 
             }
         )  # fmt: skip
     return table
+
+
+def worth(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
+    """One row for each shadow price of each optimum: family, limit, name, unit, and what one unit more saves [USD/Mtoken]."""
+    return [
+        {"family": c.family, "tpot_limit_s": c.tpot_limit_s, "name": name, "unit": EXTRAS[name], "usd_per_million_output_token": price}
+        for c in certificates
+        for name, price in (c.shadow_prices or {}).items()
+    ]
 
 
 def by_family(table: Sequence[Mapping[str, Any]], limits_s: Sequence[float]) -> dict[str, xr.DataArray]:

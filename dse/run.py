@@ -18,7 +18,7 @@ from dse.analyse import quick
 from dse.analysis.elasticity import winner_elasticities
 from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
-from dse.certificates import beside, by_family, rows
+from dse.certificates import beside, by_family, rows, worth
 from dse.errors import InfeasibleError, InputError
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, shop_of, why_nothing, winners_of
@@ -166,8 +166,10 @@ def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Ca
     for family in dict.fromkeys(ds["family"].values):
         least = case.where(mine & (ds["family"] == family)).min("design", skipna=True)
         found |= {(str(family), float(limit)): float(cost) for limit, cost in zip(ds["tpot_limit"].values, least.values, strict=True)}
-    table = rows(beside(folder, study, catalog), {k: v for k, v in found.items() if np.isfinite(v)})
+    issued = beside(folder, study, catalog)
+    table = rows(issued, {k: v for k, v in found.items() if np.isfinite(v)})
     if table:
+        ds.attrs["shadow_prices"] = json.dumps(worth(issued))
         ds.attrs["certificates"] = json.dumps(table)
         for name, values in by_family(table, [float(x) for x in ds["tpot_limit"].values]).items():
             ds[name] = values

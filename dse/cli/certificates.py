@@ -23,6 +23,7 @@ def certify_command(
     limit: Annotated[str | None, typer.Option("--limit", metavar="TIME", help="On time per output token (the headline's), or all.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, help="Of computing for each proof, compilation apart.")] = 60.0,
     boxes: Annotated[int | None, typer.Option("--boxes", metavar="N", min=1, help="Cut at most so many for each proof.")] = None,
+    finish: Annotated[bool, typer.Option("--finish/--no-finish", help="Polish the optimum and say what its limits are worth.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Prove again what --out holds already.")] = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the certificates there.")] = None,
     check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Verify a certificate instead.")] = None,
@@ -52,7 +53,7 @@ def certify_command(
             else:
                 starts += [] if old is None or old.design is None or old.layout is None else [(old.design, old.layout)]
                 at = replace(problem, limit_s=limit_s)
-                c = certificates.certificate_of(at, asked, known, seconds, boxes or certificates.BOXES, starts)
+                c = certificates.certificate_of(at, asked, known, seconds, boxes or certificates.BOXES, starts, finish)
                 c = old if old is not None and (old.gap or 2.0) < (c.gap or 2.0) else c
             starts += [] if c.design is None or c.layout is None else [(c.design, c.layout)]
             found.append(c)

@@ -24,6 +24,7 @@ from dse.report import info as I
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
+from dse.report import worth
 from dse.report.answers import Answer, answers, lead
 
 esc = html.escape
@@ -307,6 +308,7 @@ def _certificates(page: Page) -> None:
     page.add(
         "<h3>Certified bounds</h3><p>Inside the stated box no design of the family can cost less than the bound, in this model.</p>",
         T.table([T.term(c) for c in columns], body),
+        worth.section(page.ds),
     )
 
 
