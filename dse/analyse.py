@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, float, str], None]
 SAMPLES, OTHERS, EXPLAINED = 16384, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
-QUICK = (8192, 1024, 256)  # the same inside of a run
+QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
 

@@ -91,6 +91,8 @@ def sample(
 
     pilot = np.random.default_rng(seed).random((compare.SAMPLES, len(factors)))
     names, first = costs(pilot)
+    if samples <= compare.SAMPLES:  # the first block is all that is asked
+        return Sampled(question, names, first[..., :samples], factors, (pilot, first))
     order = np.argsort(-importance(pilot, first), kind="stable")
     (u,), blocks = points(samples, len(factors), seed, order), []
     for start in range(0, samples, compare.SAMPLES):
