@@ -47,14 +47,14 @@ class Setting:
     table: np.ndarray
 
 
-def setting(catalog: Catalog, model: str, family: str = "hbm_gpu", fmt: str = "fp8", seed: int = 0) -> Setting:
+def setting(catalog: Catalog, model: str, family: str = "hbm_gpu", fmt: str = "fp8", seed: int = 0, chips: int = CHIPS) -> Setting:
     """Random chips of a family, a model in chat, and the default grid of layouts."""
     shop = shop_of(family, {}, catalog)
-    values = shop.space.decode(np.random.default_rng(seed).random((CHIPS, shop.space.dimension)))
+    values = shop.space.decode(np.random.default_rng(seed).random((chips, shop.space.dimension)))
     workload, prices = as_floats(catalog.workloads["chat"]), (as_floats(catalog.prices["owner-2026"]),)
     case = Case(model, "chat", as_floats(catalog.models[model]), workload, np.inf, prices)
     grid = Grid(formats=(fmt,))
-    return Setting(column(build_block(shop, values).chip, CHIPS), case, grid, layout_table(case.model, grid))
+    return Setting(column(build_block(shop, values).chip, chips), case, grid, layout_table(case.model, grid))
 
 
 def rate(count: Callable[[], float], seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -69,10 +69,10 @@ def rate(count: Callable[[], float], seconds: float, clock: Callable[[], float] 
     return median(rates)
 
 
-def screening(s: Setting) -> Callable[[], float]:
+def screening(s: Setting, with_layout: bool = True) -> Callable[[], float]:
     """Screens the block; counts evaluations."""
     memo = Memo()
-    return lambda: float(screen(s.chips, s.case, s.grid, s.table, LIMITS_S, memo=memo)[1])
+    return lambda: float(screen(s.chips, s.case, s.grid, s.table, LIMITS_S, with_layout, memo=memo)[1])
 
 
 def arguments(s: Setting, rows: np.ndarray, axis: int | None = 1) -> tuple[Any, ...]:
@@ -154,8 +154,8 @@ def operations(s: Setting) -> tuple[float, float]:
     return counted["flops"] / (CHIPS * SLICE), counted["transcendentals"] / (CHIPS * SLICE)
 
 
-def peaks(seconds: float) -> tuple[float, float]:
-    """Most multiply-add FLOP and square roots a second that a compiled loop in the cache reaches here, single precision, all cores."""
+def peaks(seconds: float, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
+    """Most multiply-add FLOP and square roots a second that a compiled loop in the cache reaches here, single precision."""
     x = jnp.linspace(0.5, 1.0, FLAT, dtype=jnp.float32)
 
     def multiply_adds(v: Any) -> Any:
@@ -180,7 +180,7 @@ def peaks(seconds: float) -> tuple[float, float]:
         return once
 
     flop = 2.0 * PEAK_CHAINS * PEAK_STEPS
-    return rate(counted(multiply_adds, flop), seconds), rate(counted(roots, PEAK_STEPS), seconds)
+    return rate(counted(multiply_adds, flop), seconds, clock), rate(counted(roots, PEAK_STEPS), seconds, clock)
 
 
 def warm_start(repeats: int = 3) -> float:

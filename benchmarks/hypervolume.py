@@ -1,0 +1,196 @@
+"""Hypervolume against CPU seconds: the default search, Optuna's samplers alone, and an outside NSGA-II fed by the same batched model.
+
+    taskset -c 1 python benchmarks/hypervolume.py --families sram transformer_asic --seconds 60 --seeds 3
+
+Every method sees one case (the headline of the main study) and the same scorer: a chip with all its layouts. Time is CPU time of the
+process, compilation apart. Rows are appended to ``benchmarks/results/hypervolume.csv``; runs that are in it are not repeated. ``--table``
+prints the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import tempfile
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from dse.catalog import load_catalog
+from dse.pareto import hypervolume
+from dse.questions import grid_of, questions_of, shards_of, shop_of
+from dse.search.designs import Questions, block_scorer
+from dse.search.optuna_study import distributions_of, open_ledger, open_storage
+from dse.search.shards import Plan, canonical, points_of, run_shard
+from dse.study import read_study
+
+OUT = Path(__file__).parent / "results" / "hypervolume.csv"
+MARKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+REFERENCE = (0.2, 10.0)  # s, USD per million output tokens
+SAMPLERS = {
+    "tpe": lambda s: optuna.samplers.TPESampler(seed=s, multivariate=True),
+    "nsga2": lambda s: optuna.samplers.NSGAIISampler(seed=s),
+    "qmc": lambda s: optuna.samplers.QMCSampler(seed=s, scramble=True, warn_independent_sampling=False),
+    "random": lambda s: optuna.samplers.RandomSampler(seed=s),
+    "cmaes": lambda s: optuna.samplers.CmaEsSampler(seed=s, warn_independent_sampling=False),
+}
+BLOCK = 32
+FAR = 1e3  # stands for a cost that is not reached, where a sampler needs a number
+
+
+class Clock(Exception):
+    """The time is over."""
+
+
+class Race:
+    """One family and case: scores chips, and notes the hypervolume at the marks of CPU time."""
+
+    def __init__(self, family: str, block: int = BLOCK) -> None:
+        catalog = load_catalog()
+        study = read_study("gpu_vs_sram_vs_asic", catalog)
+        shard = next(s for s in shards_of(study, catalog) if s.family == family and not s.below_4_bit)
+        whole = questions_of(study, catalog)
+        case = whole.cases[whole.headline_case]
+        case = replace(case, prices=(case.prices[whole.headline_scenario],))
+        self.shop = shop_of(family, study.families[family], catalog)
+        self.space, self.limits = self.shop.space, np.array(whole.limits_s)
+        self.questions = Questions((case,), whole.limits_s, 0, 0)
+        self.scorer = block_scorer(self.shop, self.questions, grid_of(study, shard.formats), block)
+        self.block = block
+
+    def start(self, seconds: float) -> None:
+        defaults = {k: np.array([v]) for k, v in self.space.defaults().items()}
+        self.scorer(defaults)  # compiles
+        self.best, self.chips = np.full(len(self.limits), np.inf), 0
+        self.notes: list[tuple[float, float, int]] = []
+        self.left, self.seconds, self.begin = [m for m in MARKS if m <= seconds], seconds, time.process_time()
+
+    def score(self, values: dict[str, np.ndarray]):
+        found = self.scorer(values)
+        self.best = np.minimum(self.best, found.costs[:, : len(self.limits)].min(axis=0))
+        self.chips += len(found.costs)
+        spent = time.process_time() - self.begin
+        while self.left and spent >= self.left[0]:
+            self.notes.append((self.left.pop(0), self.volume(), self.chips))
+        if spent >= self.seconds:
+            raise Clock
+        return found
+
+    def volume(self) -> float:
+        ok = np.isfinite(self.best)
+        points = np.stack([np.log(self.limits[ok]), np.log(self.best[ok])], axis=1)
+        return hypervolume(points, np.log(REFERENCE)) if ok.any() else 0.0
+
+
+def objectives(scores, i: int) -> tuple[float, float]:
+    """Two objectives of a chip for a sampler: mean logarithm of its costs over the limits, and its fastest token."""
+    costs = np.minimum(scores.costs[i, :-1], FAR)
+    return float(np.log(costs).mean()), float(min(scores.values[i, 1], 1.0))
+
+
+def default(race: Race, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = open_ledger(open_storage(Path(folder) / "journal"), "race", race.space, {})
+        plan = Plan("race", race.space, race.questions.cells, 10**7, "nsga2", True, 4, BLOCK - 4, seed)
+        run_shard(plan, ledger, race.score, lambda *_: None)
+
+
+def by_optuna(race: Race, seed: int, name: str) -> None:
+    sampler, one = SAMPLERS[name](seed), name == "cmaes"  # one chip an ask, all layouts inside; cmaes takes a single objective
+    study = optuna.create_study(directions=["minimize"] * (1 if one else 2), sampler=sampler)
+    kinds, fixed = distributions_of(race.space), race.space.named(race.space.defaults())
+    while True:
+        trials = [study.ask(kinds) for _ in range(BLOCK)]
+        scores = race.score(points_of(race.space, [{**fixed, **t.params} for t in trials])[0])
+        for i, trial in enumerate(trials):
+            values = objectives(scores, i)
+            study.tell(trial, values[:1] if one else values)
+
+
+def by_pymoo(race: Race, seed: int, _: str) -> None:
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.optimize import minimize
+
+    class Chips(Problem):
+        def __init__(self) -> None:
+            super().__init__(n_var=race.space.dimension, n_obj=2, xl=0.0, xu=1.0)
+
+        def _evaluate(self, x, out, *_, **__):
+            parts = []
+            for a in range(0, len(x), BLOCK):
+                scores = race.score(canonical(race.space, x[a : a + BLOCK])[1])
+                parts += [objectives(scores, i) for i in range(len(scores.costs))]
+            out["F"] = np.array(parts)
+
+    minimize(Chips(), NSGA2(pop_size=128), ("n_gen", 10**7), seed=seed)
+
+
+def methods() -> dict:
+    found = {"default": lambda race, seed: default(race, seed)}
+    for name in SAMPLERS:
+        if name != "cmaes" or find_spec("cmaes"):
+            found[name] = lambda race, seed, name=name: by_optuna(race, seed, name)
+    if find_spec("pymoo"):
+        found["pymoo-nsga2"] = lambda race, seed: by_pymoo(race, seed, "")
+    return found
+
+
+def table() -> None:
+    """Median hypervolume in per cent of the best of all rows of the family, at each mark."""
+    with OUT.open(encoding="utf-8") as file:
+        rows = [{**r, "hv": float(r["hypervolume"]), "at": float(r["seconds"])} for r in csv.DictReader(file)]
+    marks = sorted({r["at"] for r in rows})
+    print("| family | method | " + " | ".join(f"{m:g} s" for m in marks) + " | chips | seeds |\n|---|---|" + "--:|" * (len(marks) + 2))
+    for family in dict.fromkeys(r["family"] for r in rows):
+        best = max(r["hv"] for r in rows if r["family"] == family)
+        for method in dict.fromkeys(r["method"] for r in rows if r["family"] == family):
+            mine = [r for r in rows if (r["family"], r["method"]) == (family, method)]
+            cells = [[r["hv"] for r in mine if r["at"] == m] for m in marks]
+            shown = [f"{100 * np.median(c) / best:.2f} %" if c else "" for c in cells]
+            print(
+                f"| {family} | {method} | {' | '.join(shown)} | {max(int(r['chips']) for r in mine)} | {len({r['seed'] for r in mine})} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", nargs="*", default=["sram", "transformer_asic"])
+    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    if asked.table:
+        return table()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    known = methods()
+    done = set()
+    if OUT.exists():
+        with OUT.open(encoding="utf-8") as file:
+            done = {(r["family"], r["method"], r["seed"], r["budget"]) for r in csv.DictReader(file)}
+    for family in asked.families:
+        race = Race(family)
+        for seed in range(asked.seeds):
+            for method in asked.methods or known:
+                if (family, method, str(seed), f"{asked.seconds:g}") in done:
+                    continue
+                race.start(asked.seconds)
+                with contextlib.suppress(Clock):
+                    known[method](race, seed)
+                new = not OUT.exists()
+                with OUT.open("a", newline="", encoding="utf-8") as file:
+                    rows = csv.writer(file)
+                    if new:
+                        rows.writerow(["family", "method", "seed", "budget", "seconds", "hypervolume", "chips"])
+                    rows.writerows([family, method, seed, f"{asked.seconds:g}", at, f"{hv:.6f}", n] for at, hv, n in race.notes)
+                print(family, method, seed, race.notes[-1] if race.notes else "", flush=True)
+
+
+if __name__ == "__main__":
+    main()
