@@ -195,6 +195,20 @@ def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], st
     return found.x
 
 
+def _loss(problem: Problem, x: np.ndarray, scale: float) -> float:
+    """Soft-L1 loss over all rows and priors."""
+    r = problem.residuals(x, np.ones(problem.rows)) / scale
+    return float((np.sqrt(1.0 + r * r) - 1.0).sum())
+
+
+def optimum(problem: Problem, procedure: dict[str, float], starts: int) -> np.ndarray:
+    """The best of several solutions: from the priors, and from fixed random points about them (regimes make the loss not convex)."""
+    rng = np.random.default_rng(0)
+    points = [None, *(procedure["start_sd"] * rng.standard_normal(problem.size) for _ in range(starts - 1))]
+    found = [solve(problem, np.ones(problem.rows), procedure, p) for p in points]
+    return min(found, key=lambda x: _loss(problem, x, procedure["loss_scale"]))
+
+
 def _errors(problem: Problem, x: np.ndarray) -> np.ndarray:
     return np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
 
@@ -262,7 +276,8 @@ def _figures(errors: np.ndarray) -> tuple[float, float]:
 def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: bool = True) -> Fitted:
     """Fit one part over all its chips; with ``cross_validate`` also with shapes, chips and generations left out."""
     problem, chips = problem_of(fit, samples, plan)
-    x = solve(problem, np.ones(problem.rows), plan.procedure)
+    regimes = fit.part == "all_reduce"
+    x = optimum(problem, plan.procedure, int(plan.procedure["starts"]) if regimes else 1)
     shapes = sorted({s.shape for s in samples})
     folds = [shapes.index(s.shape) % int(plan.procedure["folds"]) for s in samples]
     blank = np.full(len(samples), np.nan)
