@@ -120,7 +120,7 @@ def sealed(journal: Path) -> dict[int, int]:
 
 
 def test_a_run_leaves_what_the_contract_names(base):
-    names = {"result.nc", "report.html", "designs.csv", "figures", "study.journal"}
+    names = {"result.nc", "report.html", "designs.csv", "figures", "study.journal", "answers.json"}
     assert {p.name for p in base.iterdir()} == names
     ds = load(base)
     counts = json.loads(ds.attrs["counts"])
