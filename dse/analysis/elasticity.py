@@ -116,7 +116,6 @@ def log_tpot(logs: dict[str, Number], deployment: Deployment) -> Number:
     return jnp.log(evaluate(deployment).tpot_s)
 
 
-@jax.jit
 def _time_slope(deployment: Deployment, which: jax.Array) -> jax.Array:
     """Derivative of the time by one rate, or by the fixed times: ``which`` is 1 there and 0 elsewhere."""
     names = (*RATES, FIXED)
@@ -127,7 +126,7 @@ def _time_slope(deployment: Deployment, which: jax.Array) -> jax.Array:
 
 
 def _time_gradients(deployment: Deployment) -> dict[str, jax.Array]:
-    """Forwards, one rate after another: each deployment has a time of its own, and one derivative compiles quickly."""
+    """Forwards, one rate after another: each deployment has a time of its own."""
     names = (*RATES, FIXED)
     return {name: _time_slope(deployment, jnp.eye(len(names))[i]) for i, name in enumerate(names)}
 
@@ -137,10 +136,9 @@ def time_elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
 
     A model without a hidden unit of time obeys: rates together do minus one less the share of fixed times (that share is the last column).
     """
-    return _together(_time_gradients, deployments, (*RATES, FIXED))
+    return _uncompiled(_time_gradients, deployments, (*RATES, FIXED))
 
 
-@jax.jit
 def _batch_slopes(deployment: Deployment) -> dict[str, jax.Array]:
     """d ln / d ln batch of cost and of what a limit is set on."""
 
@@ -166,7 +164,7 @@ def limit_elasticities(deployments: Sequence[Deployment], slack: np.ndarray) -> 
 
     Returns: (n, LIMITS), zero for limits that do not hold, at most 0: a wider limit never costs more.
     """
-    slopes = _together(_batch_slopes, deployments, ("cost", *LIMITS))
+    slopes = _uncompiled(_batch_slopes, deployments, ("cost", *LIMITS))
     held = np.argmin(slack, axis=1)
     out = np.zeros((len(deployments), len(LIMITS)))
     rows = np.arange(len(deployments))
@@ -201,16 +199,28 @@ def elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
     return _together(_gradients, deployments, tuple(PARAMETERS))
 
 
-def _together(
+def _uncompiled(
     function: Callable[[Deployment], dict[str, jax.Array]], deployments: Sequence[Deployment], names: Sequence[str]
 ) -> np.ndarray:
-    """A function of stacked deployments in blocks of one shape: array (deployments, names)."""
+    """``_together`` on all deployments at once, operation by operation: seconds, where compiling the derivative takes minutes."""
+    with jax.disable_jit():
+        return _together(function, deployments, names, max(len(deployments), 1))
+
+
+def _together(
+    function: Callable[[Deployment], dict[str, jax.Array]],
+    deployments: Sequence[Deployment],
+    names: Sequence[str],
+    size: int | None = None,
+) -> np.ndarray:
+    """A function of stacked deployments in blocks of one shape (``BLOCK`` by default): array (deployments, names)."""
+    size = size or BLOCK
     rows = [np.empty((0, len(names)))]
-    for start in range(0, len(deployments), BLOCK):
-        block = [as_floats(d) for d in deployments[start : start + BLOCK]]
-        padded = block + block[-1:] * (BLOCK - len(block))
+    for start in range(0, len(deployments), size):
+        block = [as_floats(d) for d in deployments[start : start + size]]
+        padded = block + block[-1:] * (size - len(block))
         found = function(jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded))
-        rows.append(np.stack([np.broadcast_to(np.asarray(found[name]), (BLOCK,)) for name in names], axis=1)[: len(block)])
+        rows.append(np.stack([np.broadcast_to(np.asarray(found[name]), (size,)) for name in names], axis=1)[: len(block)])
     return np.concatenate(rows)
 
 
