@@ -399,15 +399,28 @@ def _said(page: Page) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False).replace(W.NARROW, " ") + "\n"
 
 
-SECTIONS = (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _analyses, _sources, _rerun)
-LED = (_finding, _analyses, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _sources, _rerun)  # where an analysis leads
-
-
-def _further() -> list[Callable[[Page], None]]:
-    """Sections that live in modules of their own, which import this one."""
+def _analysed(page: Page) -> None:
+    """What `dse analyse` found. These sections live in modules of their own, which import this one."""
     from dse.report import breakeven, limits, redesign, regret, uncertainty
 
-    return [limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section]
+    for section in (limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section):
+        section(page)
+
+
+SECTIONS = (_answer, _fronts, _breakdowns, _bounds, _designs, _certificates, _matters, _analysed, _analyses, _sources, _rerun)
+LED = (
+    _finding,
+    _analyses,
+    _fronts,
+    _breakdowns,
+    _bounds,
+    _designs,
+    _certificates,
+    _matters,
+    _analysed,
+    _sources,
+    _rerun,
+)  # an analysis leads
 
 
 def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
