@@ -101,9 +101,11 @@ def test_a_mix_is_a_cell_of_the_search():
     known = tables(q.cases, grid)
     one, two = score(chips, 2, q, grid, known), score(chips, 2, m, grid, known)
     cells = len(q.limits_s)
-    assert two.costs[:, : q.cells] == pytest.approx(one.costs)
-    assert two.costs[:, q.cells :] == pytest.approx(0.75 * one.costs[:, :cells] + 0.25 * one.costs[:, cells : 2 * cells])
-    assert two.values[:, 0] == pytest.approx(two.costs[:, q.cells :].min(axis=1))
+    mixed_costs = two.costs[:, 2 * cells : 3 * cells]  # behind both workloads, before the fastest token of each
+    assert two.costs[:, : 2 * cells] == pytest.approx(one.costs[:, : 2 * cells])
+    assert two.costs[:, 3 * cells :] == pytest.approx(one.costs[:, 2 * cells :])
+    assert mixed_costs == pytest.approx(0.75 * one.costs[:, :cells] + 0.25 * one.costs[:, cells : 2 * cells])
+    assert two.values[:, 0] == pytest.approx(mixed_costs.min(axis=1))
 
 
 def test_a_wrong_mix_is_told():
