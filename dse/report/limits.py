@@ -103,6 +103,9 @@ def _caption(ds: xr.Dataset, case: V.Case, panels: list[tuple[MapPanel, ...]]) -
     return f"{V.name_of(ds, case.model)}, layouts of the winners kept (pale: the promise is broken). " + "; ".join(said) + "."
 
 
+PALE = 0.28  # opacity outside of the promise
+
+
 def draw_map(record: MapInfo) -> D.Canvas:
     """One coloured cell a point; outside of the promise pale."""
     columns = max(len(line) for line in record.panels)
@@ -115,7 +118,7 @@ def draw_map(record: MapInfo) -> D.Canvas:
             shape = (len(record.contexts), len(record.batches), 4)
             picture = np.zeros(shape)
             for i, j in np.ndindex(*shape[:2]):
-                alpha = 1.0 if panel.met[i][j] else 0.28
+                alpha = 1.0 if panel.met[i][j] else PALE
                 picture[i, j] = D.mpl.colors.to_rgba(hues[panel.states[i][j]], alpha)
             for i, j in np.ndindex(*shape[:2]):
                 axes.add_patch(D.mpl.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, color=tuple(picture[i, j]), lw=0))
@@ -126,7 +129,7 @@ def draw_map(record: MapInfo) -> D.Canvas:
             axes.set_axis_off()
     for axes in grid[-1]:
         axes.set_xlabel("batch (requests at the same time)")
-    handles = [D.mpl.patches.Patch(color=hues[s], label=name_of(s)) for s in states]
+    handles = [D.mpl.patches.Patch(color=hues[s], label=name_of(s), alpha=PALE if s in LOST else 1.0) for s in states]  # lost: always pale
     canvas.figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(states)), frameon=False, fontsize=7.5)
     canvas.figure.supylabel("context (input tokens)", fontsize=8)
     return canvas
