@@ -201,7 +201,7 @@ def all_reduce(row: Row) -> Case:
     n = number(row, "n_chips")
     inside = min(n, number(row, "devices_per_node", n))
     variant = collective_variant(row)
-    sharing = inside if variant == "eager" else 1.0  # the profiled servers had one network card for all their GPUs
+    sharing = inside if variant == "eager" else 1.0  # one network card for all GPUs of a profiled server: inferred from the times
     sizes = {"n": n, "inside": inside, "size": number(row, "msg_bytes"), "sharing": sharing}
     return Case("all_reduce", "all_reduce", "bf16", sizes, variant=variant)
 
