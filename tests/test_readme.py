@@ -17,7 +17,7 @@ from dse.study import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COSTLY = ("run", "new", "validate")  # of the commands, those that write or take long
+COSTLY = ("run", "new", "validate", "analyse", "certify", "bench")  # of the commands, those that write or take long
 
 spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
 assert spec and spec.loader
