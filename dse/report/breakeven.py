@@ -233,7 +233,7 @@ def section(page: P.Page) -> None:
     for against in names:
         record = flips(ds, against)
         if record.flips:
-            page.add(P.figure(page, record, draw_flips, "flips", [V.COST]), P._fold("All flips", table(record)))
+            page.add(P.figure(page, record, draw_flips, "flips", [V.COST]), P.fold("All flips", table(record)))
         else:
             page.add(f"<p>{html.escape(record.caption)}</p>")
         page.add(f"<p>{html.escape(checked(ds))}</p>" if against == "families" and checked(ds) else "")

@@ -358,4 +358,4 @@ def section(page: P.Page) -> None:
         record = bands(ds, other, f"bands-{i + 1}")
         head = f"<h4>{html.escape(V.case_name(ds, other))}; {html.escape(V.name_of(ds, other.scenario))}</h4>"
         blocks.append(head + lean(page, record, draw_bands) + f"<p>{html.escape(chance_sentence(ds, other, limit_s))}</p>")
-    page.add(P._fold("Bands of the other cases and owners", "".join(blocks)) if blocks else "")
+    page.add(P.fold("Bands of the other cases and owners", "".join(blocks)) if blocks else "")
