@@ -16,38 +16,18 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erfc, gammaln
+from jax.scipy.special import erfc
 
+from dse.equations.crowd import BUSIEST, COUNTS, Crowd, Stream, counts, crowd
+from dse.equations.quantiles import LENGTHS, QUANTILES, STEEP, gamma_above, length_weights, lengths, quantile
 from dse.equations.smooth import TINY
 from dse.types import Number, pytree
 
-LENGTHS = 20  # quadrature nodes over a lognormal length
-SHORTEST, LONGEST = -4.5, 5.0  # of them, in standard deviations of the logarithm
-COUNTS = 17  # numbers of requests at which a step is evaluated, growing with the square
-BETWEEN = 4  # of the finer grid over which probabilities are summed
+__all__ = ["COUNTS", "LENGTHS", "QUANTILES", "Stream", "Waits", "counts", "everywhere", "length_weights", "lengths", "waits"]
+
 ROUNDS = 4  # of the fixed point between load by prefills and concurrency
-HALVINGS = 30  # of the bisection for a percentile
 FAR = 40.0  # standard deviations above the mean at which it starts
 STRAIGHT = 1e-2  # skewness, or age over life, below which its formula would lose digits
-STEEP = 1e-3  # least relative width of a distribution
-SMALLEST = 1e-9  # of a ratio under a root, whose slope is infinite at 0
-BUSIEST = 0.995  # loads are held below this, so that the answer stays finite beyond saturation
-QUANTILES = (0.5, 0.9, 0.99)
-
-
-@pytree()
-class Stream:
-    """What one attention rank is asked to do and how long its steps take. Leading axes: lengths, or counts of requests."""
-
-    rate_per_s: Number  # arrivals
-    slots: Number  # requests at the same time at most
-    output_tokens: Number  # mean
-    output_cv: Number
-    step_s: Number  # (COUNTS, ...) of decoding at ``counts(slots)``
-    prefill_s: Number  # (LENGTHS, ...) of one prompt
-    pair_s: Number  # (LENGTHS, ...) of two equal prompts together
-    prompt_tokens: Number  # (LENGTHS, ...) that must be computed
-    chunk_tokens: Number  # of a step at most
 
 
 @pytree()
@@ -62,165 +42,6 @@ class Waits:
     prefill_share: Number  # of the time
     full: Number  # probability that a newcomer finds no slot
     step_s: Number  # decoding step, mean over tokens
-
-
-def _column(values, like: Number) -> Number:
-    """Constants of the leading axis, shaped to broadcast with ``like``."""
-    return jnp.reshape(jnp.asarray(values, jnp.result_type(like)), (-1,) + (1,) * (jnp.ndim(like)))
-
-
-def _row(x: Number, like: Number) -> Number:
-    """A number with a leading axis of one, of the rank that ``_column`` gives for ``like``."""
-    return jnp.broadcast_to(x, jnp.shape(like))[None]
-
-
-def _spread(cv: Number) -> Number:
-    return jnp.sqrt(jnp.log1p(cv * cv))
-
-
-def lengths(mean: Number, cv: Number) -> Number:
-    """Lengths at the nodes of the quadrature over a lognormal distribution: leading axis ``LENGTHS`` [token].
-
-    >>> import jax.numpy as jnp
-    >>> x = lengths(jnp.asarray(1000.0), jnp.asarray(1.0))
-    >>> w = length_weights(x)
-    >>> round(float((w * x).sum()), 1), round(float((w * x**2).sum() / 1e6), 3)
-    (1000.0, 2.0)
-    """
-    whole = mean * cv
-    sigma = _row(_spread(cv), whole)
-    z = _column(jnp.linspace(SHORTEST, LONGEST, LENGTHS), whole)
-    return _row(mean, whole) * jnp.exp(sigma * z - sigma * sigma / 2.0)
-
-
-def length_weights(like: Number) -> Number:
-    """Probability of each node of ``lengths``; they sum to 1."""
-    z = jnp.linspace(SHORTEST, LONGEST, LENGTHS)
-    w = jnp.exp(-z * z / 2.0)
-    return _column(w / jnp.sum(w), like[0])
-
-
-def counts(slots: Number) -> Number:
-    """Numbers of requests at which a decoding step must be known: leading axis ``COUNTS``, from 1 to half above the slots, by squares."""
-    return _grid(slots, COUNTS) + 0.5
-
-
-def _grid(slots: Number, points: int) -> Number:
-    """Numbers of requests from a half to the slots, growing with the square: probabilities are summed between them."""
-    x = _column(jnp.linspace(0.0, 1.0, points), slots)
-    return 0.5 + _row(slots - 0.5, slots) * x * x
-
-
-def _finer(table: Number) -> Number:
-    """The table on a grid with ``BETWEEN`` steps for each of its own, by straight lines."""
-    parts = [table[:-1] * (1.0 - i / BETWEEN) + table[1:] * (i / BETWEEN) for i in range(BETWEEN)]
-    inner = jnp.reshape(jnp.stack(parts, axis=1), (-1, *table.shape[1:]))
-    return jnp.concatenate([inner, table[-1:]])
-
-
-@pytree()
-class Crowd:
-    """How many requests decode at the same time."""
-
-    mean: Number
-    full: Number  # probability of no free slot
-    wait_s: Number  # mean wait for a slot of those who wait
-    step_s: Number  # decoding step that an arrival meets (0 where nobody decodes)
-    token_step_s: Number  # mean over tokens
-    token_var: Number  # its variance over tokens
-    stiffness: Number  # how strongly one more request slows the others, d log D / d log n
-
-
-def crowd(q: Stream, prefill_share: Number, backlog_s: Number, entry_s: Number) -> Crowd:
-    """Number of requests at the same time.
-
-    Args:
-        prefill_share: Of the time that prefills take. backlog_s: Of them that a request finds when its first token is out.
-        entry_s: For which a request holds its slot before.
-    """
-    points = (COUNTS - 1) * BETWEEN + 1
-    k = _grid(q.slots, points)
-    log_step = _finer(jnp.log(jnp.maximum(q.step_s, TINY)))
-    step = jnp.exp(log_step)
-    held = jnp.log(step + backlog_s / jnp.maximum(q.output_tokens - 1.0, 1.0))
-    log_a = jnp.log(q.rate_per_s * jnp.maximum(q.output_tokens - 1.0, TINY) / (1.0 - prefill_share))
-    gap = k[1:] - k[:-1]
-    area = jnp.cumsum(gap * (held[1:] + held[:-1]) / 2.0, axis=0)
-    area = jnp.concatenate([jnp.zeros_like(area[:1]), area]) + held[:1] / 2.0
-    log_p = k * log_a + area - gammaln(k + 1.0)
-    top = jax.lax.stop_gradient(jnp.maximum(jnp.max(log_p, axis=0), 0.0))
-    p, none = jnp.exp(log_p - top), jnp.exp(-top)  # of some requests, and of none
-    x = _column(jnp.linspace(0.0, 1.0, points), q.slots)
-    width = 2.0 * (q.slots - 0.5) * x / (points - 1)
-    weight = jnp.concatenate([width[:-1], width[-1:] / 2.0 + 0.5])  # a sum over whole numbers from 1 to the slots
-    mass = p * weight
-    last = step[-1]
-    ratio = jnp.minimum(jnp.exp(log_a + held[-1]) / q.slots, BUSIEST)
-    wider = (1.0 + 1.0 / (1.0 - prefill_share) ** 2) / 2.0  # variance of the number: every prefill also delays departures
-    flat, flat_none = jnp.exp((log_p - top) / wider), jnp.exp(-top / wider)
-    flat_tail = flat[-1] * ratio / (1.0 - ratio)
-    entering = jnp.minimum(q.rate_per_s * entry_s, q.slots / 2.0)  # slots of those that do not decode yet
-    full = (flat[-1] + flat_tail) / (jnp.sum(flat * weight, axis=0) + flat_none + flat_tail) * ratio**-entering
-    full = jnp.minimum(full, 1.0)
-    filled = jnp.minimum(ratio * q.slots / (q.slots - entering), BUSIEST)
-    tail = p[-1] * ratio / (1.0 - ratio)
-    total = jnp.sum(mass, axis=0) + none + tail
-    mean = (jnp.sum(mass * k, axis=0) + q.slots * tail) / total
-    tokens, token_tail = mass * k / step, tail * q.slots / last
-    through = jnp.sum(tokens, axis=0) + token_tail
-    token_step = (jnp.sum(tokens * step, axis=0) + token_tail * last) / through
-    token_var = (jnp.sum(tokens * step * step, axis=0) + token_tail * last * last) / through - token_step**2
-    met = (jnp.sum(mass * step, axis=0) + tail * last) / total
-    return Crowd(
-        mean=mean,
-        full=full,
-        wait_s=filled / (q.rate_per_s * (1.0 - filled)) * (1.0 + filled * ((1.0 + q.output_cv**2) / 2.0 - 1.0)),
-        step_s=met,
-        token_step_s=token_step,
-        token_var=jnp.maximum(token_var, 0.0) * wider,
-        stiffness=jnp.clip(_slope(k, log_step, mass, total), 0.0, BUSIEST),
-    )
-
-
-def _slope(k: Number, log_step: Number, mass: Number, total: Number) -> Number:
-    """Mean of d log D / d log n over the distribution."""
-    rise = (log_step[1:] - log_step[:-1]) / jnp.maximum(k[1:] - k[:-1], TINY) * (k[1:] + k[:-1]) / 2.0
-    return jnp.sum(mass[1:] * rise, axis=0) / total
-
-
-def gamma_above(t: Number, mean: Number, variance: Number) -> Number:
-    """Probability that a gamma variable of given mean and variance exceeds t (Wilson and Hilferty's cube root) [1].
-
-    References: wilson-hilferty-1931
-
-    >>> round(float(gamma_above(2.0, 1.0, 1.0)), 3)  # an exponential variable has exp(-2) = 0.135
-    0.133
-    """
-    shape = jnp.maximum(mean * mean / jnp.maximum(variance, TINY), TINY)
-    spread = 1.0 / (9.0 * shape)
-    z = (jnp.cbrt(jnp.maximum(t / jnp.maximum(mean, TINY), SMALLEST)) - 1.0 + spread) / jnp.sqrt(spread)
-    return erfc(z / jnp.sqrt(2.0)) / 2.0
-
-
-def quantile(above, lowest: Number, highest: Number) -> Number:
-    """Values that ``above`` says are exceeded with probability 1 - ``QUANTILES``; leading axis ``QUANTILES``.
-
-    Bisection in the logarithm with a fixed number of halvings; the derivatives are those of the root (implicit function).
-    """
-    wanted = 1.0 - _column(QUANTILES, lowest)
-    low = jnp.log(jnp.broadcast_to(lowest, wanted.shape[:1] + jnp.shape(lowest)))
-    high = jnp.log(jnp.broadcast_to(highest, low.shape))
-
-    def halve(_: Number, ends: tuple[Number, Number]) -> tuple[Number, Number]:
-        middle = (ends[0] + ends[1]) / 2.0
-        more = above(jnp.exp(middle)) > wanted
-        return jnp.where(more, middle, ends[0]), jnp.where(more, ends[1], middle)
-
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
-    t = jax.lax.stop_gradient(jnp.exp((low + high) / 2.0))
-    value, slope = jax.jvp(above, (t,), (jnp.ones_like(t),))
-    slope = jax.lax.stop_gradient(jnp.maximum(-slope, STEEP * wanted / t))
-    return t + (value - jax.lax.stop_gradient(value)) / slope
 
 
 def waits(q: Stream) -> Waits:
