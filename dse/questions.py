@@ -118,12 +118,19 @@ def _body(chip: Chip) -> dict[str, float]:
     return {name: float(read(chip)) for name, read in BODY.items()}
 
 
-def winners_of(shard: Shard, archive: explore.Archive, study: Study, catalog: Catalog) -> list[Winner]:
-    """The cheapest chip of every cell, built once more in double precision."""
+def winners_of(
+    shard: Shard, archive: explore.Archive, study: Study, catalog: Catalog, also: Sequence[Mapping[str, Any]] = ()
+) -> list[Winner]:
+    """The cheapest chip of every cell, and the designs in ``also``, built once more in double precision."""
     keep = explore.leaders(archive.costs, keep=1)
-    if not len(keep):
+    points = archive.points[keep]
+    if len(also):
+        space = shop_of(shard.family, study.families[shard.family], catalog).space
+        points = np.concatenate([points, points_of(space, also)[1]])
+    if not len(points):
         return []
-    return built_winners(shard.family, archive.points[keep], shard.formats, shard.below_4_bit, study, catalog)
+    built = built_winners(shard.family, points, shard.formats, shard.below_4_bit, study, catalog)
+    return list({w.design.id: w for w in built}.values())
 
 
 def built_winners(

@@ -6,9 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +18,12 @@ from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
 from dse.certificates import beside, by_family, rows, worth
 from dse.errors import InfeasibleError, InputError
+from dse.hunt import Hunt, Picture, search_all, work_off
 from dse.provenance import attributes
-from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, shop_of, why_nothing, winners_of
+from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, why_nothing, winners_of
 from dse.results import Cells, save, sweep, to_dataset
-from dse.search import explore
-from dse.search.designs import Questions, block_scorer
+from dse.search.designs import Questions
 from dse.search.finalists import Finalist, place
-from dse.search.optuna_study import claimed, open_ledger, open_storage
-from dse.search.shards import Plan, run_shard
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
 from dse.validate.points import measured_points
@@ -35,101 +31,19 @@ from dse.validate.points import measured_points
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["run_study", "sweep"]
+__all__ = ["run_study", "sweep", "work_off"]
 
 Progress = Callable[[float, float, str], None]
-
-
-def _search_shard(
-    shard: Shard, study: Study, catalog: Catalog, digest: str, chips: int, seed: int, storage: str | Path, tick: Callable[[int, int], None]
-) -> tuple[explore.Archive, dict[str, int]]:
-    shop = shop_of(shard.family, study.families[shard.family], catalog)
-    questions = questions_of(study, catalog)
-    s = study.search
-    plan = Plan(shard.label, shop.space, questions.cells, chips, s.sampler, s.explore, s.asked, s.bred, seed)
-    identity = {"study_sha256": study.sha256, "catalog_sha256": digest, "seed": seed, "chips": chips}
-    ledger = open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity)
-    scorer = block_scorer(shop, questions, grid_of(study, shard.formats), plan.block)
-    archive = run_shard(plan, ledger, scorer, tick)
-    counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in ("chips_screened", "evaluations")}
-    return archive, counts
-
-
-def work_off(study: Study, storage: str, budget: int | None, seed: int | None, overlay: str | None) -> Iterator[tuple[str, int]]:
-    """Search the shards that no other worker has taken; yields each one's label and chips when it is done."""
-    catalog = load_catalog(overlay)
-    budget, seed = study.budget if budget is None else budget, study.seed if seed is None else seed
-    shards = shards_of(study, catalog)
-    share = max(budget // max(len(shards), 1), 1)
-    for shard in shards:
-        shop = shop_of(shard.family, study.families[shard.family], catalog)
-        identity = {"study_sha256": study.sha256, "catalog_sha256": catalog.sha256, "seed": seed, "chips": share}
-        if claimed(open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity)):
-            _, counts = _search_shard(shard, study, catalog, catalog.sha256, share, seed, storage, lambda *_: None)
-            yield shard.label, counts["chips_screened"]
-
-
-def _worker(job: tuple[Shard, str, str | None, int, int, str, bool]) -> tuple[str, explore.Archive, dict[str, int]]:
-    """A shard in a process of its own; everything but the ledger is made anew there."""
-    shard, study_path, overlay, chips, seed, storage, is_file = job
-    catalog = load_catalog(overlay)
-    where = Path(storage) if is_file else storage
-    archive, counts = _search_shard(shard, read_study(study_path), catalog, catalog.sha256, chips, seed, where, lambda *_: None)
-    return shard.label, archive, counts
-
-
-def _search(
-    study: Study,
-    shards: Sequence[Shard],
-    catalog: Catalog,
-    digest: str,
-    overlay: str | None,
-    budget: int,
-    seed: int,
-    storage: str | Path,
-    workers: int,
-    progress: Progress,
-    deadline: float | None,
-) -> tuple[dict[str, explore.Archive], dict[str, int]]:
-    """Archives of all shards, and what was counted."""
-    share = max(budget // max(len(shards), 1), 1)
-    found: dict[str, explore.Archive] = {}
-    totals = {"chips_screened": 0, "evaluations": 0, "cut_by_time": 0}
-    if workers > 1:
-        jobs = [(s, str(study.path), overlay, share, seed, str(storage), isinstance(storage, Path)) for s in shards]
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for n, done in enumerate(as_completed([pool.submit(_worker, j) for j in jobs]), 1):
-                label, archive, counts = done.result()
-                found[label] = archive
-                totals = {k: totals[k] + counts.get(k, 0) for k in totals}
-                progress(n * share, len(shards) * share, label)
-        return found, totals
-    screened = 0
-    for shard in shards:
-
-        def tick(chips: int, evaluations: int, label: str = shard.label) -> None:
-            nonlocal screened
-            screened += chips
-            progress(screened, len(shards) * share, label)
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError
-
-        try:
-            found[shard.label], counts = _search_shard(shard, study, catalog, digest, share, seed, storage, tick)
-            totals = {k: totals[k] + counts.get(k, 0) for k in totals}
-        except TimeoutError:
-            totals["cut_by_time"] = 1
-            break
-    return found, totals
 
 
 def _cells(winners: Sequence[Winner], study: Study, questions: Questions, progress: Progress) -> list[Cells]:
     """Exact evaluations of all winners in all cases."""
     found: list[Cells] = []
     finalists = [Finalist(w.chip, w.formats) for w in winners]
+    head = {questions.headline_case, *(i for m in questions.mixes if questions.headline_case in dict(m) for i, _ in m)}
     for k, case in enumerate(questions.cases):
         model, workload = study.models.index(case.model_id), study.workloads.index(case.workload_id)
-        for p in place(case, finalists, grid_of(study, ()), questions.limits_s):
+        for p in place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head):
             index = (p.who, np.full_like(p.who, model), np.full_like(p.who, workload), p.scenario, p.limit)
             found.append(Cells(index, p.metrics, p.format_weights, p.format_kv, p.valid))
         progress(k + 1, len(questions.cases), "winners")
@@ -188,6 +102,7 @@ def run_study(
     catalog: str | Path | None = None,
     max_seconds: float | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> xr.Dataset:
     """Run a study and return its Dataset; with ``out``, write there what ``dse run`` writes.
 
@@ -196,7 +111,7 @@ def run_study(
         seed: None: the study's. out: Folder; None keeps everything in memory. resume, force: For a folder that holds a run already.
         storage: Optuna storage URL instead of the journal file in ``out``. workers: Processes. add_chips: Further chips of the catalogue.
         catalog: Overlay folder. max_seconds: Cut the search after this time (written into the result).
-        progress: Called with done, total and a word.
+        progress: Called with done, total and a word. announce: Called with what is worth a line before the end.
 
     Raises:
         InputError: something in study, catalogue or arguments is wrong. InfeasibleError: no design meets the limits.
@@ -222,8 +137,11 @@ def run_study(
     with tempfile.TemporaryDirectory() as scratch:
         ledger = where or Path(scratch) / "study.journal"
         shards = [] if known else shards
-        archives, counts = _search(plan, shards, book, searched, _text(catalog), budget, seed, ledger, workers, report, deadline)
-    winners = [w for s in shards if s.label in archives for w in winners_of(s, archives[s.label], plan, book)]
+        hunt = Hunt(
+            str(plan.path), _text(catalog), searched, max(budget // max(len(shards), 1), 1), seed, str(ledger), isinstance(ledger, Path)
+        )
+        found, counts = search_all(plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce), deadline)
+    winners = [w for s in shards if s.label in found for w in winners_of(s, found[s.label].archive, plan, book, found[s.label].finished)]
     if plan.kind == "claims":
         came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']:,} chips"
         facts = {"seed": seed, "budget": budget, "counts": counts, "designs_from": came}
@@ -264,6 +182,24 @@ def _written(ds: xr.Dataset, folder: Path | None, report: Progress) -> xr.Datase
         write_report(ds, folder)
     report(1, 1, "done")
     return ds
+
+
+def _picture(study: Study, shards: Sequence[Shard], catalog: Catalog, folder: Path | None, announce: Callable[[str], None]) -> Picture:
+    """What draws the first look into the folder of a run; nothing where there is none."""
+    if folder is None or study.kind == "claims":
+        return lambda _: None
+    narrow = {s.label: f"{s.family}/{s.label}" for s in shards if s.below_4_bit}
+    h = study.headline
+    names = [catalog.records[k][i].name for k, i in (("models", h.model), ("workloads", h.workload), ("prices", h.scenario))]
+
+    def draw(costs: Mapping[str, np.ndarray]) -> None:
+        from dse.report.first import write_first_look
+
+        found = {narrow.get(label, label): values.tolist() for label, values in costs.items()}
+        path = write_first_look(folder, ", ".join(names), study.limits.tpot, found, list(narrow.values()))
+        announce(f"first look: {path}")
+
+    return draw
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -53,6 +53,7 @@ formats = ["bf16", "fp8"]
 [search]
 asked = 4
 bred = 12
+finish = 20
 """
 OWN_CHIP = """
 name = "My own accelerator"
@@ -71,7 +72,7 @@ tdp = "650 W"
 die_area = "700 mm2"
 price = "15000 USD_2026"
 """
-ROUNDS = 4  # of each of the two shards
+ROUNDS = 4 + 2  # of each of the two shards, with its first look and its finish
 VOLATILE = ("created_utc", "wall_time_s", "git_commit", "git_dirty")
 
 
@@ -224,7 +225,8 @@ def test_a_run_killed_in_the_middle_and_resumed_gives_the_same_front(home, base,
         os.kill(child.pid, signal.SIGKILL)
         assert child.wait(30) == -signal.SIGKILL
         child.stdout.close()  # type: ignore[union-attr]
-    assert {p.name for p in out.iterdir()} == {"study.journal"}
+    assert {p.name for p in out.iterdir()} == {"study.journal", "figures"}
+    assert [p.name for p in (out / "figures").iterdir()] == ["first_look.png"]  # drawn before the search
     with (out / "study.journal").open("ab") as file:
         file.write(b'{"op_code": 4, "worker_id": "torn in the mid')
     capsys.readouterr()

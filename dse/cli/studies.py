@@ -69,7 +69,7 @@ def run_command(
     options |= {"workers": workers, "add_chips": chips, "catalog": catalog, "max_seconds": max_seconds}
     try:
         with progress() as report:
-            ds = run_study(asked, **options, progress=report)
+            ds = run_study(asked, **options, progress=report, announce=say)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; what is done is kept. Go on with: {_again(study, out, storage, catalog)}") from None
     if asked.kind == "claims":

@@ -17,13 +17,14 @@ def write_report(ds: xr.Dataset, out_dir: str | Path) -> Path:
 
     A study of claims has ``claims.csv`` instead of ``designs.csv``. The same Dataset gives the same bytes.
     """
-    from dse.report import build, claims, page
+    from dse.report import build, claims, first, page
     from dse.report.export import write_designs_csv
 
     out = Path(out_dir)
     is_claims = ds.attrs.get("kind") == "claims"
     text, files = claims.build(ds) if is_claims else build.build(ds)
     (out / "figures").mkdir(parents=True, exist_ok=True)
+    (out / "figures" / first.NAME).unlink(missing_ok=True)  # the picture of a search that was under way
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.encode("utf-8")
         (out / name).write_bytes(data)

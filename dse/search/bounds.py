@@ -193,7 +193,10 @@ _last: dict[tuple[Any, ...], tuple[Problem, Callable]] = {}  # the function comp
 
 def _compiled(problem: Problem) -> Callable:
     """The bound as a jitted function of boxes and of the limit on time per token."""
-    key = (id(problem.shop), id(problem.case), problem.scenario, problem.grid)
+    shop, grid = problem.shop, problem.grid  # ranges of variables and ways of cutting the model come with the boxes
+    kinds = tuple((v.name, v.kind == "choice") for v in shop.space.variables)
+    built = (shop.family, kinds, id(shop.processes), id(shop.technology), id(shop.constants))
+    key = (*built, id(problem.case), problem.scenario, tuple(grid.formats), tuple(grid.batches))
     if key not in _last:
         _last.clear()
         _last[key] = (problem, _traced(problem))

@@ -44,6 +44,17 @@ class Questions:
         mixed = sum(len(self.cases[m[0][0]].prices) for m in self.mixes)
         return (sum(len(c.prices) for c in self.cases) + mixed) * len(self.limits_s) + len(self.cases)
 
+    @property
+    def headline_cells(self) -> slice:
+        """Costs of the headline case, or of the mix that it belongs to, for its owner under every limit."""
+        limits, owners = len(self.limits_s), [len(c.prices) for c in self.cases]
+        before = sum(owners[: self.headline_case])
+        for k, mix in enumerate(self.mixes):
+            if self.headline_case in dict(mix):
+                before = sum(owners) + sum(len(self.cases[m[0][0]].prices) for m in self.mixes[:k])
+        first = (before + self.headline_scenario) * limits
+        return slice(first, first + limits)
+
 
 def build_block(shop: Shop, values: Mapping[str, np.ndarray]) -> Built:
     """Chips of a block of designs; leaves ``(n,)`` or scalars."""

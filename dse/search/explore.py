@@ -79,10 +79,11 @@ def add(archive: Archive, points: np.ndarray, costs: np.ndarray, tpot: np.ndarra
     return replace(archive, points=points[kept], costs=costs[kept], tpot=tpot[kept]), entered
 
 
-def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: int) -> np.ndarray:
+def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: int, ends: float = 0.0) -> np.ndarray:
     """Children in the unit cube: a differential step, a mutation at any scale, or a crossing with one, in equal parts; a few at random.
 
-    Mothers are drawn by cell, so that every cell (not only the cheapest) breeds; some are any chip of the archive.
+    Mothers are drawn by cell, so that every cell (not only the cheapest) breeds; some are any chip of the archive. A step over the end of
+    a range is reflected there, but for the share ``ends`` of them, which stop at the end.
     """
     fresh = rng.random((count, dimensions))
     if not len(archive):
@@ -114,8 +115,9 @@ def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: in
         near = mother + np.where(chance(1 / 2), 1.0, -1.0) / np.where(whole, archive.sizes, 1.0)
         inherited = np.where(chance(1 / 4), father, mother)
         children = np.where(whole, np.where(chance(JUMP), np.where(chance(1 / 2), near, fresh), inherited), children)
-    children = np.abs(children)
-    children = np.where(children > 1.0, 2.0 - children, children)
+    reflected = np.abs(children)
+    reflected = np.where(reflected > 1.0, 2.0 - reflected, reflected)
+    children = np.where(chance(ends), np.clip(children, 0.0, 1.0), reflected) if ends > 0.0 else reflected
     return np.clip(np.where(rng.random((count, 1)) < RANDOM, fresh, children), 0.0, 1.0)
 
 

@@ -40,9 +40,18 @@ class Placed:
     valid: np.ndarray  # all limits are met by the exact evaluation too
 
 
-def _refined(best: Best, table: np.ndarray) -> np.ndarray:
-    """Layouts of the winners with neighbouring batches, as a table of its own."""
+def fine_batches(grid: Grid) -> tuple[int, ...]:
+    """Every batch that the refinement of a winner's batch can reach from a (thinned) grid."""
+    steps = FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)
+    return tuple(sorted({max(round(b * s), 1) for b in grid.batches for s in steps.tolist()}))
+
+
+def _refined(best: Best, table: np.ndarray, every: Sequence[int] = ()) -> np.ndarray:
+    """Layouts of the winners with neighbouring batches, as a table of its own; with those of ``every`` within an octave, where given."""
     rows = table[np.unique(best.layout[best.layout >= 0])]
+    if every:
+        near = [(*row[:4], float(b)) for row in rows.tolist() for b in every if row[4] <= 2 * b and b <= 2 * row[4] and b >= row[2]]
+        return np.unique(np.array(near, float).reshape(-1, 5), axis=0)
     grown = rows[:, None, :].repeat(2 * FINE_REACH + 1, axis=1)
     grown[..., 4] = np.maximum(np.round(grown[..., 4] * FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)), grown[..., 2])
     return np.unique(grown.reshape(-1, 5), axis=0)
@@ -80,12 +89,13 @@ def best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, 
     return Best(**joined, fastest=np.concatenate([p.fastest for p in parts])[: len(finalists)])
 
 
-def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float]) -> Iterator[Placed]:
+def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float], octave: bool = False) -> Iterator[Placed]:
     """Finalists in their best layouts under every limit; one ``Placed`` for each owner that has any.
 
     Args:
         case: The question. finalists: Chips with their formats. grid: Layouts to try (its formats are replaced by the finalists').
-        limits: Limits on the mean time per output token [s].
+        limits: Limits on the mean time per output token [s]. octave: Refine batches over an octave to each side instead of half of one:
+            for chips whose memory was made to hold just one batch.
     """
     formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
     grid = replace(grid, formats=formats).thinned()  # batches between are tried in the refinement
@@ -94,7 +104,7 @@ def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequenc
     coarse = best_of(case, finalists, chips, grid, table, limits)
     if not (coarse.layout >= 0).any():
         return
-    fine = _refined(coarse, table)
+    fine = _refined(coarse, table, fine_batches(grid) if octave else ())
     best = best_of(case, finalists, chips, grid, fine, limits)
     for s, prices in enumerate(case.prices):
         limit, who = np.nonzero(best.layout[s] >= 0)

@@ -44,10 +44,10 @@ class Entry:
     """One chip as it is recorded: its decisions by name, its values, constraints and inner front."""
 
     decisions: Mapping[str, float | int | str]
-    values: tuple[float, float]  # least cost, fastest token, both of the headline case
+    values: tuple[float, ...]  # least cost, fastest token (and what else is an objective), all of the headline case
     constraints: Mapping[str, float]  # <= 0 is feasible
     front: Sequence[float]  # cost in every cell, inf where infeasible
-    origin: str  # "asked" from the sampler, or "bred" from the archive
+    origin: str  # "asked" from the sampler, "bred" from the archive, "looked" or "finished" by the headline's own search
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def entries(ledger: Ledger, number: int) -> list[Entry]:
     return [
         Entry(
             decisions=t.user_attrs["decisions"],
-            values=(t.values[0], t.values[1]),
+            values=tuple(t.values),
             constraints=dict(t.constraints),
             front=[math.inf if x is None else x for x in t.user_attrs["front"]],
             origin=t.user_attrs["origin"],

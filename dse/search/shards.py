@@ -1,6 +1,7 @@
 """How is one shard (one family in one class of formats) searched? Rounds of chips: some asked from the sampler, most bred from the archive.
 
-A shard needs nothing from another one, so shards run in any order and on any number of workers with the same result.
+Before the rounds stands a quick look at the headline question alone, after them its finish (``refine``); what they find is recorded as a
+round each. A shard needs nothing from another one, so shards run in any order and on any number of workers with the same result.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from dse.search import explore
 from dse.search import optuna_study as ledgers
 from dse.search.optuna_study import Entry, Ledger
 from dse.space import Space
+
+LOOK, ROUND, FINISH = "look", "round", "finish"
+ENDED = "ended_by_gap"  # attribute of a ledger whose search need not go on
+ORIGIN = {LOOK: "looked", FINISH: "finished"}  # of the chips that the headline's own search found
+Polish = Callable[[np.ndarray, int, np.random.Generator], tuple[np.ndarray, int]]  # points, rounds, draws: better points, evaluations
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,9 @@ class Plan:
     asked: int
     bred: int
     seed: int
+    look: int = 0  # rounds on the headline question alone, before the search
+    finish: int = 0  # and after it
+    checks: int = 1  # finishes, evenly spread over the search, the last at its end
 
     @property
     def block(self) -> int:
@@ -50,6 +59,15 @@ class Plan:
     @property
     def rounds(self) -> int:
         return max(self.chips // self.block, 1)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is done in turn, each recorded as one round of the ledger."""
+        ends = {-(-self.rounds * (k + 1) // self.checks) for k in range(self.checks)} if self.finish else set()
+        found = [LOOK] if self.look else []
+        for number in range(self.rounds):
+            found += [ROUND, FINISH] if number + 1 in ends else [ROUND]
+        return tuple(found)
 
 
 def canonical(space: Space, cube: np.ndarray) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], np.ndarray]:
@@ -82,7 +100,7 @@ def propose(plan: Plan, ledger: Ledger, archive: explore.Archive, number: int) -
     rng = ledgers.seed_of(plan.seed, plan.label, number)
     asked = min(plan.asked, plan.block) if plan.explore else plan.block
     decisions, generation = ledgers.ask(ledger, plan.sampler, int(rng.integers(2**31)), asked, alone=not plan.explore)
-    fixed = {v.name: plan.space.named(plan.space.defaults())[v.name] for v in plan.space.variables}
+    fixed = _defaults(plan.space)
     _, points = points_of(plan.space, [{**fixed, **d} for d in decisions])
     if number == 0:
         points[0] = points_of(plan.space, [fixed])[1][0]
@@ -90,40 +108,99 @@ def propose(plan: Plan, ledger: Ledger, archive: explore.Archive, number: int) -
     return np.concatenate([points, bred]), asked, generation
 
 
+def _defaults(space: Space) -> dict[str, Any]:
+    """The family's default design, written by name."""
+    return space.named(space.defaults())
+
+
+def scored(
+    plan: Plan, evaluate_block: Callable[[dict[str, np.ndarray]], Scores], points: np.ndarray
+) -> tuple[list[dict[str, Any]], Scores]:
+    """Any number of chips scored block by block; their decisions by name."""
+    named, values, _ = canonical(plan.space, points)
+    parts = []
+    for start in range(0, len(points), plan.block):
+        parts.append(evaluate_block({k: v[start : start + plan.block] for k, v in values.items()}))
+    return named, Scores(
+        costs=np.concatenate([p.costs for p in parts]),
+        values=np.concatenate([p.values for p in parts]),
+        constraints={k: np.concatenate([p.constraints[k] for p in parts]) for k in parts[0].constraints},
+        evaluations=sum(p.evaluations for p in parts),
+    )
+
+
 def run_shard(
-    plan: Plan, ledger: Ledger, evaluate_block: Callable[[dict[str, np.ndarray]], Scores], tick: Callable[[int, int], None]
+    plan: Plan,
+    ledger: Ledger,
+    evaluate_block: Callable[[dict[str, np.ndarray]], Scores],
+    tick: Callable[[int, int], None],
+    polish: Polish | None = None,
+    start: np.ndarray | None = None,
+    until: int | None = None,
+    enough: Callable[[list[Entry]], bool] = lambda _: False,
 ) -> explore.Archive:
     """Search a shard to its budget, from wherever the ledger stands.
 
     Args:
         plan: What and how much. ledger: Its Optuna study. evaluate_block: Values of a block of designs to ``Scores``.
-        tick: Called after each round with chips and evaluations done in it.
+        tick: Called after each step with chips and evaluations done in it.
+        polish: Searches the headline question alone (needed where the plan looks or finishes).
+        start: Points of chips of an earlier study. until: Stop after so many steps. enough: Asked after each finish, with what it found:
+            whether the search may end there.
 
     Returns: The archive: the best chips of every cell.
     """
     archive = replay(plan, ledger)
     done = ledgers.sealed_rounds(ledger)
-    evaluations = int(ledger.study.user_attrs.get("evaluations", 0))
-    for _ in range(min(done, plan.rounds)):
-        tick(plan.block, 0)
-    for number in range(done, plan.rounds):
-        cube, asked, generation = propose(plan, ledger, archive, number)
-        named, values, points = canonical(plan.space, cube)
-        scores = evaluate_block(values)
+    counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in ("chips_screened", "chips_refined", "evaluations")}
+    steps = plan.steps[:until]
+    for kind in steps[:done]:
+        tick(plan.block if kind == ROUND else 0, 0)
+    ended = bool(ledger.study.user_attrs.get(ENDED, 0))
+    for number in range(done, len(steps)):
+        if ended:
+            break
+        kind = steps[number]
+        if kind == ROUND:
+            cube, asked, generation = propose(plan, ledger, archive, number - bool(plan.look))
+            chips = plan.block
+        else:
+            assert polish is not None
+            rounds = plan.look if kind == LOOK else plan.finish
+            known = archive.points if len(archive) else points_of(plan.space, [_defaults(plan.space)])[1]
+            known = known if start is None or kind != LOOK else np.concatenate([known, start])
+            cube, evaluations = polish(known, rounds, ledgers.seed_of(plan.seed, f"{plan.label}/{kind}", number))
+            cube = cube if kind != LOOK or start is None else np.concatenate([cube, start])
+            cube = cube if len(cube) else known[:1]
+            asked, generation, chips = len(cube), None, 0
+            counts["chips_refined"] += rounds * plan.block
+            counts["evaluations"] += evaluations
+        named, scores = scored(plan, evaluate_block, cube)
+        _, points = points_of(plan.space, named)
         archive, entered = explore.add(archive, points, scores.costs, scores.values[:, 1])
         kept = sorted({*range(asked), *entered.tolist()})
         found = [
             Entry(
                 decisions=named[i],
-                values=(float(scores.values[i, 0]), float(scores.values[i, 1])),
+                values=tuple(float(x) for x in scores.values[i]),
                 constraints={k: float(v[i]) for k, v in scores.constraints.items()},
                 front=[float(x) for x in scores.costs[i]],
-                origin="asked" if i < asked else "bred",
+                origin=ORIGIN.get(kind, "asked" if i < asked else "bred"),
             )
             for i in kept
         ]
-        evaluations += scores.evaluations
-        screened = (number + 1) * plan.block
-        ledgers.record(ledger, number, found, generation, {"chips_screened": screened, "evaluations": evaluations})
-        tick(plan.block, scores.evaluations)
+        counts["evaluations"] += scores.evaluations
+        counts["chips_screened"] += chips
+        ended = kind == FINISH and number + 1 < len(plan.steps) and enough(found)
+        ledgers.record(ledger, number, found, generation, {**counts, **({ENDED: 1} if ended else {})})
+        tick(chips, scores.evaluations)
     return archive
+
+
+def finished(ledger: Ledger) -> list[Entry]:
+    """Chips that the finish found, the last one alone: they go into the result whatever else leads on the thinned grid."""
+    for number in reversed(range(ledgers.sealed_rounds(ledger))):
+        found = [e for e in ledgers.entries(ledger, number) if e.origin == ORIGIN[FINISH]]
+        if found:
+            return found
+    return []

@@ -81,7 +81,7 @@ _TABLES = ("limits", "headline", "families", "layouts", "search")
 _DEGREE = list_of(whole(1))
 _DEGREES = ("tp", "pp", "dp", "batch")
 _LAYOUT_FIELDS: dict[str, Check] = {**dict.fromkeys(_DEGREES, _DEGREE), "ep": list_of(one_of(*EXPERT_LAYOUTS))}
-_SEARCH_FIELDS: dict[str, Check] = {"sampler": one_of(*SAMPLERS), "explore": flag, "asked": whole(0), "bred": whole(0)}
+_SEARCH_FIELDS: dict[str, Check] = {"sampler": one_of(*SAMPLERS), "explore": flag, "asked": whole(0), "bred": whole(0), "finish": whole(0)}
 
 
 def parse_study(source: str, path: Path, label: str | None = None, catalog: Catalog | None = None) -> Study:

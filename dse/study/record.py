@@ -54,6 +54,7 @@ class Search:
     explore: bool = True
     asked: int = 8
     bred: int = 120
+    finish: int = 100  # rounds on the headline question alone after the search, on every batch; 0 leaves its quick look out too
 
 
 @dataclass(frozen=True, kw_only=True)

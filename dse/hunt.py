@@ -1,0 +1,184 @@
+"""How are the shards of a study searched, in this process or in several, and what is there to see first?
+
+Every shard first takes a quick look at the headline question; a picture of that is drawn long before the search ends. Order and number of
+processes change nothing: a shard depends on its ledger alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dse.catalog import Catalog, load_catalog
+from dse.questions import Shard, grid_of, questions_of, shards_of, shop_of
+from dse.search import explore
+from dse.search.designs import Shop, block_scorer
+from dse.search.optuna_study import claimed, open_ledger, open_storage
+from dse.search.refine import headline_question, refine
+from dse.search.shards import Plan, finished, run_shard
+from dse.study import Study, read_study
+
+Progress = Callable[[float, float, str], None]
+Picture = Callable[[Mapping[str, np.ndarray]], None]  # least cost of the headline under every limit, by label of the shard
+COUNTED = ("chips_screened", "chips_refined", "evaluations")
+LOOK = 25  # rounds of the first look: enough to tell families apart
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """What all shards of a run share; what a process needs to begin anew."""
+
+    study_path: str
+    overlay: str | None
+    digest: str  # of the catalogue, without chips that were added to it
+    chips: int  # of a shard
+    seed: int
+    storage: str
+    is_file: bool  # the storage is a journal file, not a URL
+
+    @property
+    def where(self) -> str | Path:
+        """The storage, as Optuna's door takes it."""
+        return Path(self.storage) if self.is_file else self.storage
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a shard ended with."""
+
+    archive: explore.Archive
+    finished: tuple[Mapping[str, Any], ...]  # decisions of the chips that the finish of the headline found
+    counts: Mapping[str, int]
+
+
+def _plan(shard: Shard, shop: Shop, study: Study, cells: int, chips: int, seed: int) -> Plan:
+    s = study.search
+    look = LOOK if s.explore and s.finish else 0
+    return Plan(shard.label, shop.space, cells, chips, s.sampler, s.explore, s.asked, s.bred, seed, look, s.finish if s.explore else 0)
+
+
+def search_shard(
+    shard: Shard, hunt: Hunt, study: Study, catalog: Catalog, tick: Callable[[int, int], None], until: int | None = None
+) -> Found:
+    """Search one shard from wherever its ledger stands, to its end or for so many steps."""
+    shop, questions = shop_of(shard.family, study.families[shard.family], catalog), questions_of(study, catalog)
+    plan = _plan(shard, shop, study, questions.cells, hunt.chips, hunt.seed)
+    ledger = open_ledger(open_storage(hunt.where), f"{study.name}/{shard.label}", shop.space, identity_of(hunt, study))
+    grid, asked = grid_of(study, shard.formats), headline_question(questions)
+
+    def polish(points: np.ndarray, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        found = refine(shop, asked, grid, points, rounds, rng, plan.block)
+        return found.points, found.evaluations
+
+    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, until=until)
+    counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in COUNTED}
+    return Found(archive, tuple(e.decisions for e in finished(ledger)), counts)
+
+
+def identity_of(hunt: Hunt, study: Study) -> dict[str, Any]:
+    """What a ledger must have been made for, to be continued."""
+    return {"study_sha256": study.sha256, "catalog_sha256": hunt.digest, "seed": hunt.seed, "chips": hunt.chips}
+
+
+def work_off(study: Study, storage: str, budget: int | None, seed: int | None, overlay: str | None) -> Iterator[tuple[str, int]]:
+    """Search the shards that no other worker has taken; yields each one's label and chips when it is done."""
+    catalog = load_catalog(overlay)
+    budget, seed = study.budget if budget is None else budget, study.seed if seed is None else seed
+    shards = shards_of(study, catalog)
+    hunt = Hunt(str(study.path), overlay, catalog.sha256, max(budget // max(len(shards), 1), 1), seed, storage, False)
+    for shard in shards:
+        shop = shop_of(shard.family, study.families[shard.family], catalog)
+        ledger = open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity_of(hunt, study))
+        if claimed(ledger):
+            yield shard.label, search_shard(shard, hunt, study, catalog, lambda *_: None).counts["chips_screened"]
+
+
+@functools.lru_cache(maxsize=1)
+def _read(study_path: str, overlay: str | None) -> tuple[Study, Catalog]:
+    """Study and catalogue, once in a process."""
+    return read_study(study_path), load_catalog(overlay)
+
+
+def _worker(shard: Shard, hunt: Hunt, until: int | None) -> tuple[str, Found]:
+    """A shard in a process of its own; everything but the ledger is made anew there."""
+    study, catalog = _read(hunt.study_path, hunt.overlay)
+    return shard.label, search_shard(shard, hunt, study, catalog, lambda *_: None, until)
+
+
+def search_all(
+    study: Study,
+    shards: Sequence[Shard],
+    catalog: Catalog,
+    hunt: Hunt,
+    workers: int,
+    progress: Progress,
+    picture: Picture,
+    deadline: float | None,
+) -> tuple[dict[str, Found], dict[str, int]]:
+    """What all shards found, and what was counted.
+
+    Args:
+        catalog: As read. workers: Processes. picture: Told what the first look saw.
+        deadline: On the monotonic clock; the search is cut there.
+    """
+    found: dict[str, Found] = {}
+    looks = study.search.explore and study.search.finish > 0
+    head = questions_of(study, catalog).headline_cells
+    late = False
+
+    def seen() -> None:
+        costs = {label: f.archive.costs[:, head].min(axis=0) for label, f in found.items() if len(f.archive)}
+        if costs and looks:
+            picture(costs)
+
+    if workers > 1 and len(shards) > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for until in (1, None) if looks else (None,):
+                for n, done in enumerate(as_completed([pool.submit(_worker, s, hunt, until) for s in shards]), 1):
+                    label, result = done.result()
+                    found[label] = result
+                    progress(n * hunt.chips if until is None else 0, len(shards) * hunt.chips, label)
+                if until is not None:
+                    seen()
+    else:
+        for until in (1, None) if looks else (None,):
+            late = _in_turn(study, shards, catalog, hunt, until, found, progress, deadline) or late
+            if until is not None:
+                seen()
+    return found, {k: sum(f.counts.get(k, 0) for f in found.values()) for k in COUNTED} | {"cut_by_time": int(late)}
+
+
+def _in_turn(
+    study: Study,
+    shards: Sequence[Shard],
+    catalog: Catalog,
+    hunt: Hunt,
+    until: int | None,
+    found: dict[str, Found],
+    progress: Progress,
+    deadline: float | None,
+) -> bool:
+    """One shard after the other in this process; whether the time was over before the end."""
+    screened = 0
+    for shard in shards:
+
+        def tick(chips: int, evaluations: int, label: str = shard.label) -> None:
+            nonlocal screened
+            screened += chips
+            progress(screened, len(shards) * hunt.chips, label if until is None else f"{label}, first look")
+            if deadline is not None and until is None and time.monotonic() > deadline:
+                raise TimeoutError
+
+        try:
+            found[shard.label] = search_shard(shard, hunt, study, catalog, tick, until)
+        except TimeoutError:
+            return True
+    return False
