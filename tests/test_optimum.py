@@ -58,6 +58,7 @@ class Row:
     family: str
     found: float
     proved: float
+    beside: float  # the best design that branch and bound itself came across
 
     @property
     def gap(self) -> float:
@@ -80,7 +81,7 @@ def rows(family: str, count: int, boxes: int = BOXES, rounds: int = 60) -> list[
         got = refine(small.shop, Question(((case, 1.0),), (small.limit_s,)), grid, np.empty((0, small.shop.space.dimension)), rounds, rng)
         cost = float(got.costs.min()) if len(got.costs) else np.inf
         proof = prove(small, np.inf, Incumbent(), target=0.002, boxes=boxes)
-        found.append(Row(family, cost, proof.bound))
+        found.append(Row(family, cost, proof.bound, proof.optimum.cost))
     return found
 
 
