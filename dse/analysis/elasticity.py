@@ -116,41 +116,12 @@ def log_tpot(logs: dict[str, Number], deployment: Deployment) -> Number:
     return jnp.log(evaluate(deployment).tpot_s)
 
 
-def _time_slope(deployment: Deployment, which: jax.Array) -> jax.Array:
-    """Derivative of the time by one rate, or by the fixed times: ``which`` is 1 there and 0 elsewhere."""
-    names = (*RATES, FIXED)
-    shape = jnp.shape(deployment.layout.batch)
-    tangents = {name: jnp.broadcast_to(which[i], shape) for i, name in enumerate(names)}
-    zeros = {name: jnp.zeros(shape) for name in names}
-    return jax.jvp(lambda x: log_tpot(x, deployment), (zeros,), (tangents,))[1]
-
-
-def _time_gradients(deployment: Deployment) -> dict[str, jax.Array]:
-    """Forwards, one rate after another: each deployment has a time of its own."""
-    names = (*RATES, FIXED)
-    return {name: _time_slope(deployment, jnp.eye(len(names))[i]) for i, name in enumerate(names)}
-
-
 def time_elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
     """Elasticities of the time per token to every rate, and last to all fixed times: rows sum to minus one if the last is turned round.
 
     A model without a hidden unit of time obeys: rates together do minus one less the share of fixed times (that share is the last column).
     """
-    return _uncompiled(_time_gradients, deployments, (*RATES, FIXED))
-
-
-def _batch_slopes(deployment: Deployment) -> dict[str, jax.Array]:
-    """d ln / d ln batch of cost and of what a limit is set on."""
-
-    def logs(x: Number) -> tuple[Number, ...]:
-        d = replace(deployment, layout=replace(deployment.layout, batch=deployment.layout.batch * jnp.exp(x)))
-        m = evaluate(d)
-        used = 1.0 - m.slack.memory  # of the capacity
-        return tuple(jnp.log(v) for v in (m.usd_per_million_output_token, m.tpot_s, m.ttft_s, used))
-
-    zero = jnp.zeros(jnp.shape(deployment.layout.batch))
-    _, slopes = jax.jvp(logs, (zero,), (jnp.ones_like(zero),))
-    return dict(zip(("cost", *LIMITS), slopes, strict=True))
+    return slopes_of(deployments, (*RATES_OF, FIXED), ("tpot",))[..., 0]
 
 
 LIMITS = ("tpot", "ttft", "memory")  # what keeps a batch from growing
@@ -164,7 +135,7 @@ def limit_elasticities(deployments: Sequence[Deployment], slack: np.ndarray) -> 
 
     Returns: (n, LIMITS), zero for limits that do not hold, at most 0: a wider limit never costs more.
     """
-    slopes = _uncompiled(_batch_slopes, deployments, ("cost", *LIMITS))
+    slopes = slopes_of(deployments, (BATCH,))[:, 0]
     held = np.argmin(slack, axis=1)
     out = np.zeros((len(deployments), len(LIMITS)))
     rows = np.arange(len(deployments))
@@ -184,47 +155,70 @@ def log_cost(logs: dict[str, Number], deployment: Deployment) -> Number:
     return jnp.log(evaluate(deployment).usd_per_million_output_token)
 
 
-@jax.jit
-def _gradients(deployment: Deployment) -> dict[str, jax.Array]:
-    shape = jnp.shape(deployment.layout.batch)
-    logs = {name: jnp.zeros(shape) for name in PARAMETERS}
-    return jax.grad(lambda x: jnp.sum(log_cost(x, deployment)))(logs)
-
-
 def elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
-    """Elasticities of the cost per output token, one row a deployment in the order of ``PARAMETERS`` [1].
+    """Elasticities of the cost per output token, one row a deployment in the order of ``PARAMETERS`` [1]."""
+    return slopes_of(deployments, tuple(PARAMETERS), ("cost",))[..., 0]
 
-    All deployments must share model and workload structure; they are differentiated together.
+
+# --- all derivatives at once -----------------------------------------------------------------------------------------------------
+
+BATCH = "batch"
+OUTPUTS = ("cost", *LIMITS)  # what is differentiated: logarithms of the cost, of times, and of the memory used
+RATES_OF = {f"rate {name}": change for name, change in RATES.items()}  # some rates take more leaves along than the parameter of their name
+
+
+def _larger(d: Deployment, x: Number) -> Deployment:
+    return replace(d, layout=replace(d.layout, batch=d.layout.batch * x))
+
+
+DIRECTIONS: dict[str, Change] = {**PARAMETERS, **RATES_OF, FIXED: _slower, BATCH: _larger}
+
+
+def _outputs(logs: dict[str, Number], d: Deployment) -> tuple[Number, ...]:
+    for name, x in logs.items():
+        d = DIRECTIONS[name](d, jnp.exp(x))
+    m = evaluate(d)
+    return tuple(jnp.log(v) for v in (m.usd_per_million_output_token, m.tpot_s, m.ttft_s, 1.0 - m.slack.memory))
+
+
+def slopes_of(deployments: Sequence[Deployment], directions: Sequence[str], outputs: Sequence[str] = OUTPUTS) -> np.ndarray:
+    """d ln (output) / d ln (direction) of every deployment: array (deployments, directions, outputs).
+
+    Deployments of one structure are stacked, and all directions are pushed forwards through one evaluation, operation by operation:
+    seconds, where compiling the derivative takes minutes.
     """
-    return _together(_gradients, deployments, tuple(PARAMETERS))
+    found = np.empty((len(deployments), len(directions), len(outputs)))
+    plain = _plain(deployments)
+    groups: dict[Any, list[int]] = {}
+    for i, d in enumerate(plain):
+        groups.setdefault(jax.tree.structure(d), []).append(i)
+    chosen = [OUTPUTS.index(o) for o in outputs]
+    for at in groups.values():
+        stacked = jax.tree.map(lambda *xs: jnp.asarray(np.array(xs, float)), *[plain[i] for i in at])
+        zero = {name: jnp.zeros(len(at)) for name in directions}
+        one = {name: jnp.broadcast_to(jnp.eye(len(directions))[:, k : k + 1], (len(directions), len(at))) for k, name in enumerate(directions)}
+
+        def pushed(tangent: Any, zero: Any = zero, stacked: Any = stacked) -> Any:
+            slopes = jax.jvp(lambda x: _outputs(x, stacked), (zero,), (tangent,))[1]
+            return tuple(slopes[o] for o in chosen)
+
+        with jax.disable_jit():
+            slopes = jax.vmap(pushed)(one)
+        shape = (len(directions), len(at))
+        found[at] = np.moveaxis(np.stack([np.broadcast_to(np.asarray(x), shape) for x in slopes]), 0, -1).swapaxes(0, 1)
+    return found
 
 
-def _uncompiled(
-    function: Callable[[Deployment], dict[str, jax.Array]], deployments: Sequence[Deployment], names: Sequence[str]
-) -> np.ndarray:
-    """``_together`` on all deployments at once, operation by operation: seconds, where compiling the derivative takes minutes."""
-    with jax.disable_jit():
-        return _together(function, deployments, names, max(len(deployments), 1))
+def _plain(deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Deployments with plain numbers; what several share is converted once."""
+    known: dict[int, Any] = {}
 
+    def once(part: Any) -> Any:
+        if id(part) not in known:
+            known[id(part)] = as_floats(part)
+        return known[id(part)]
 
-def _together(
-    function: Callable[[Deployment], dict[str, jax.Array]],
-    deployments: Sequence[Deployment],
-    names: Sequence[str],
-    size: int | None = None,
-) -> np.ndarray:
-    """A function of stacked deployments in blocks of one shape (``BLOCK`` by default): array (deployments, names)."""
-    size = size or BLOCK
-    rows = [np.empty((0, len(names)))]
-    for start in range(0, len(deployments), size):
-        block = [as_floats(d) for d in deployments[start : start + size]]
-        padded = block + block[-1:] * (size - len(block))
-        found = function(jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, float) for x in xs]), *padded))
-        rows.append(np.stack([np.broadcast_to(np.asarray(found[name]), (size,)) for name in names], axis=1)[: len(block)])
-    return np.concatenate(rows)
-
-
-BLOCK = 16  # deployments differentiated together: one compiled shape
+    return [replace(d, chip=once(d.chip), model=once(d.model), prices=once(d.prices), workload=once(d.workload), layout=as_floats(d.layout)) for d in deployments]
 
 
 @dataclass(frozen=True)

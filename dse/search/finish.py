@@ -380,6 +380,22 @@ def polish(
     return _finished(task, best, used, before, iterations, tried, rng)
 
 
+def bundle(
+    shop: Shop, decisions: Mapping[str, Any], case: Case, prices: Prices, limit_s: float, layout: Mapping[str, Any], seed: int = 0
+) -> tuple[np.ndarray, Slopes]:
+    """A polished design's place in the cube of its free variables, and values and gradients there and just around it.
+
+    The same arguments with a shop and prices of another catalogue give the same points, so that differences hold the design.
+    """
+    values = shop.space.from_named(decisions)
+    free = _free(shop)
+    fixed = {v.name: float(values[v.name]) for i, v in enumerate(shop.space.variables) if i not in free}
+    area = _area(shop, {name: np.array([x]) for name, x in values.items()})
+    task = _Task(shop, as_case(case), as_floats(prices), limit_s, fixed, free, np.zeros(len(EXTRAS)), area)
+    at = _start(task, values)
+    return at, _slopes(task, *_row_of(layout), _around(at, BALL / 10, np.random.default_rng(seed)))
+
+
 def _area(shop: Shop, values: Mapping[str, np.ndarray]) -> float:
     return float(np.ravel(sum(build_block(shop, values).area_mm2.values()))[0])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -178,16 +178,25 @@ def assess(family: str, ranges: Any, points: np.ndarray, extra: np.ndarray, desi
     return Slopes(log_cost=value[:, 0], slack=value[:, 1:], log_cost_slope=slope[:, 0][..., kept], slack_slope=slope[:, 1:][..., kept])
 
 
-def shadow_prices(
-    s: Slopes, at: np.ndarray, ranges: Sequence[tuple[str, float, float, bool]], cost: float
-) -> tuple[dict[str, float], dict[str, float], float]:
-    """Multipliers from gradients at a point (the first) and around it.
+@dataclass(frozen=True)
+class Weights:
+    """How gradients of cost and limits cancel at an optimum: weights of the points' cost gradients, of active limits, of ends of ranges."""
 
-    Args:
-        s: Slopes at the bundle. at: The point, in the cube. ranges: Of the free variables. cost: There [USD/Mtoken].
+    cost: np.ndarray  # (k,), sum 1
+    limits: np.ndarray  # (k, active)
+    ends: np.ndarray  # of ``low``, then of ``high``
+    active: np.ndarray  # positions among LIMITS
+    low: np.ndarray  # variables at the low end of their range
+    high: np.ndarray
+    residual: float  # of the conditions of optimality, relative to cost over the whole range of a variable
 
-    Returns: What one unit more of each of ``EXTRAS`` saves; what one unit more of a variable's range saves; residual of optimality.
-    """
+    def slope(self, cost: np.ndarray, slack: np.ndarray) -> np.ndarray:
+        """d ln (optimal cost) / d x by the envelope theorem, of slopes by x with the design held: (k, ...) and (k, limits, ...)."""
+        return np.tensordot(self.cost, cost, 1) - np.tensordot(self.limits, slack[:, self.active], 2)
+
+
+def weights(s: Slopes, at: np.ndarray) -> Weights:
+    """Weights from gradients at a point of the cube (the first) and around it."""
     from scipy.optimize import nnls
 
     d, k = len(at), len(s.log_cost)
@@ -198,14 +207,27 @@ def shadow_prices(
     ends = np.concatenate([-np.eye(d)[:, low], np.eye(d)[:, high]], axis=1)
     matrix = np.concatenate([cost_columns, limit_columns, ends], axis=1)
     matrix = np.concatenate([matrix, WEIGHT * np.r_[np.ones(k), np.zeros(matrix.shape[1] - k)][None]])
-    weights, _ = nnls(matrix, np.r_[np.zeros(d), WEIGHT], maxiter=50 * matrix.shape[1])
-    a, b, mu = weights[:k], weights[k : k + k * len(active)].reshape(k, len(active)), weights[k + k * len(active) :]
-    residual = float(np.abs((matrix @ weights)[:d]).max())
-    slope = a @ s.log_cost_slope[:, d:] - np.einsum("ka,kae->e", b, s.slack_slope[:, active, d:])
+    found, _ = nnls(matrix, np.r_[np.zeros(d), WEIGHT], maxiter=50 * matrix.shape[1])
+    a, b, mu = found[:k], found[k : k + k * len(active)].reshape(k, len(active)), found[k + k * len(active) :]
+    return Weights(a, b, mu, active, low, high, float(np.abs((matrix @ found)[:d]).max()))
+
+
+def shadow_prices(
+    s: Slopes, at: np.ndarray, ranges: Sequence[tuple[str, float, float, bool]], cost: float
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Multipliers from gradients at a point (the first) and around it.
+
+    Args:
+        s: Slopes at the bundle. at: The point, in the cube. ranges: Of the free variables. cost: There [USD/Mtoken].
+
+    Returns: What one unit more of each of ``EXTRAS`` saves; what one unit more of a variable's range saves; residual of optimality.
+    """
+    w = weights(s, at)
+    slope = w.slope(s.log_cost_slope[:, len(at) :], s.slack_slope[:, :, len(at) :])
     prices = {name: float(-cost * x) + 0.0 for name, x in zip(EXTRAS, slope, strict=True)}
     box = {}
-    for j, m in zip([*low, *high], mu, strict=True):
+    for j, m in zip([*w.low, *w.high], w.ends, strict=True):
         name, lo, hi, log = ranges[j]
-        unit = (hi if j in high else lo) * np.log(hi / lo) if log else hi - lo
-        box[name] = float(cost * m / unit) * (1.0 if j in high else -1.0) + 0.0
-    return prices, box, residual
+        unit = (hi if j in w.high else lo) * np.log(hi / lo) if log else hi - lo
+        box[name] = float(cost * m / unit) * (1.0 if j in w.high else -1.0) + 0.0
+    return prices, box, w.residual
