@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dse.analysis import breakeven, elasticity, limits, regret, uncertainty
+from dse.analysis import breakeven, elasticity, flips, limits, regret, uncertainty
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
 from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
+from dse.analysis.optima import Asked
 from dse.analysis.reoptimise import Start, compared, searched
-from dse.catalog import Catalog
+from dse.catalog import Catalog, load_catalog
 from dse.errors import InputError
 from dse.questions import grid_of, questions_of, row_of, shop_of
 from dse.search.designs import Questions, build_block
@@ -144,18 +147,18 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
         other = with_values(catalog, {p: float(x[s]) for p, x in zip(sampler.places, values, strict=True)})
         for f, c in enumerate(sides):
             again[f, s] = searched(start_of(c, study), other, head, owner, study.headline.tpot, CHIPS_ANEW, seed)
-    return compared(ds, families, chosen, again)
+    return compared(ds, families, chosen, np.minimum(again, chosen))  # keeping a design, throttled where it must be, is a choice too
 
 
-def start_of(c: Competitor, study: Study) -> Start:
-    """A family as a search from its designs on the front starts."""
+def start_of(c: Competitor, study: Study, thin: bool = True) -> Start:
+    """A family as a search from its designs on the front starts; ``thin``: on every second batch."""
     overrides = study.families[c.family]
-    formats = tuple(dict.fromkeys(c.formats))
-    return Start(c.family, lambda book: shop_of(c.family, overrides, book), tuple(c.decisions), grid_of(study, formats).thinned())
+    grid = grid_of(study, tuple(dict.fromkeys(c.formats)))
+    return Start(c.family, lambda book: shop_of(c.family, overrides, book), tuple(c.decisions), grid.thinned() if thin else grid)
 
 
-def checked_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
-    """The Dataset with the three nearest flips between families checked by a full search on both sides of each."""
+def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
+    """The Dataset with the nearest flips between families found again with designs that follow, three of them searched on both sides."""
     setting = setting_of(ds, study, catalog, questions)
     if setting is None or "flip_multiple" not in ds or FAMILIES not in ds["against"].values:
         return ds
@@ -163,38 +166,21 @@ def checked_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Que
     sides = [c for side in setting.sides.values() for c in side]
     named |= {x.name: x for x in breakeven.factor_levers(catalog, factors_of(study, catalog, {k for c in sides for k in c.kernels}))}
     leader = next(f["leader"] for f in json.loads(ds.attrs["breakeven"]) if f["against"] == FAMILIES)
-    table = ds.sel(against=FAMILIES)
-    multiples = table["flip_multiple"].transpose("lever", "way").values
-    order = np.argsort(np.where(np.isfinite(multiples), np.abs(np.log(multiples)), np.inf), axis=None)[:CHECKED]
-    rows = []
-    for flat in order[np.isfinite(multiples.ravel()[order])]:
-        lever, way = np.unravel_index(flat, multiples.shape)
-        name, x = str(ds["lever"].values[lever]), float(multiples[lever, way])
-        rival = str(table["flip_leader"].transpose("lever", "way").values[lever, way])
-        found = {}
-        for where, multiple in (("before", x ** (1 / 2)), ("at", x), ("beyond", min(x**2, named[name].most) if x > 1 else x**2)):
-            other = scaled(catalog, named[name].places, multiple)
-            costs = [
-                searched(
-                    start_of(setting.sides[f][0], study),
-                    other,
-                    setting.question.case,
-                    study.headline.scenario,
-                    study.headline.tpot,
-                    CHIPS_ANEW,
-                    seed,
-                )
-                for f in (leader, rival)
-            ]
-            found[where] = {"multiple": multiple, "lead": float(np.log(costs[1] / costs[0])) if np.isfinite(costs).all() else None}
-        rows.append({"lever": name, "multiple": x, "leader": leader, "rival": rival, **found})
-    ds.attrs["flips_checked"] = json.dumps(rows)
-    return ds
+    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
+    starts = {f: start_of(setting.sides[f][0], study, thin=False) for f in setting.names if f != EXISTING}
+
+    near = [f for f in flips.nearest_of(ds, FAMILIES) if f.leader in starts and f.leader != leader][:FOLLOWED]
+    pairs = {rival: flips.Pair(starts[leader], starts[rival], asked, catalog, seed) for rival in {f.leader for f in near}}
+    found = [flips.found_anew(pairs[f.leader], named[f.lever], f) for f in near]
+    order = sorted((i for i, r in enumerate(found) if np.isfinite(r.multiple)), key=lambda i: abs(np.log(found[i].multiple)))
+    for i in order[:CHECKED]:
+        found[i] = flips.confirmed(pairs[found[i].rival], named[found[i].lever], found[i], questions.limits_s)
+    return flips.into(ds, found)
 
 
+FOLLOWED, CHECKED = 8, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
-CHIPS_ANEW = 96  # tried in each such search, beside the designs of the front
-CHECKED = 3  # flips confirmed by a search
+CHIPS_ANEW = 512  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
 FAMILIES = "families"
 
@@ -243,19 +229,69 @@ def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
     return regret.into(ds, study.headline.scenario, study.headline.tpot, study.mix or None)
 
 
-WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "regret")
+WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "flips", "regret")
+TOGETHER = (("uncertainty", "redesign"), ("elasticity", "limits", "breakeven", "flips", "regret"))  # each half about as long as the other
 
 
 def analyse(
-    ds: xr.Dataset, catalog: Catalog, what: Sequence[str], seed: int | None = None, progress: Progress = lambda *_: None
+    ds: xr.Dataset,
+    catalog: Catalog,
+    what: Sequence[str],
+    seed: int | None = None,
+    progress: Progress = lambda *_: None,
+    workers: int = 1,
+    overlay: str | None = None,
 ) -> xr.Dataset:
     """The Dataset with the full analyses that are asked for (names of WHAT).
+
+    Args:
+        ds: Result of a study. catalog: Of now. what: Analyses. seed: None: that of the result. progress: Called with done, total, a word.
+        workers: 2: in two processes, where both halves of ``TOGETHER`` are asked for. overlay: Folder of the catalogue's overlay, for them.
 
     Raises:
         InputError: the study or the catalogue changed since, or the result is one of claims.
     """
     if ds.attrs.get("kind") == "claims":
         raise InputError("result — found a result of claims, allowed one of a search")
+    study_of(ds, catalog)
+    if "flips" in what and "breakeven" not in what and "flip_multiple" not in ds:
+        raise InputError("--what — found flips without breakeven, allowed both, or a result that was analysed for breakeven before")
+    halves = [[w for w in half if w in what] for half in TOGETHER]
+    if workers < 2 or not all(halves):
+        return _in_order(ds, catalog, what, seed, progress)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_half, ds, overlay, half, seed) for half in halves]
+        for n, done in enumerate(as_completed(jobs)):
+            done.result()
+            progress(n + 1, len(jobs), "analyses")
+        for job in jobs:
+            ds = merged(ds, *job.result())
+    return ds
+
+
+def _half(ds: xr.Dataset, overlay: str | None, what: Sequence[str], seed: int | None) -> tuple[xr.Dataset, list[str]]:
+    """What some analyses change: new or other variables and attributes, and names of variables that they removed."""
+    done = _in_order(ds.copy(), load_catalog(overlay), what, seed, lambda *_: None)
+    gone = [str(n) for n in ds.variables if n not in done.variables or ds[n].sizes != done[n].sizes]
+    same = [n for n in done.variables if n in ds.variables and n not in gone and done[n].identical(ds[n])]
+    changed = done.drop_vars([n for n in same if n not in done.dims])
+    changed.attrs = {k: v for k, v in done.attrs.items() if ds.attrs.get(k) != v}
+    return changed, gone
+
+
+def merged(ds: xr.Dataset, changed: xr.Dataset, gone: Sequence[str]) -> xr.Dataset:
+    """A Dataset with what a half of the analyses changed."""
+    spent = {**spent_before(ds), **spent_before(changed)}
+    out = ds.drop_dims([d for d in gone if d in ds.dims]).drop_vars(
+        [n for n in gone if n in ds.variables and n not in ds.dims], errors="ignore"
+    )
+    out = out.assign_coords({n: changed[n] for n in changed.coords}).assign({n: changed[n] for n in changed.data_vars})
+    out.attrs |= changed.attrs | {"analysis_cpu_s": json.dumps(spent)}
+    return out
+
+
+def _in_order(ds: xr.Dataset, catalog: Catalog, what: Sequence[str], seed: int | None, progress: Progress) -> xr.Dataset:
+    """All analyses one after another."""
     study = study_of(ds, catalog)
     questions = questions_of(study, catalog)
     chosen = int(ds.attrs.get("seed", study.seed)) if seed is None else seed
@@ -264,7 +300,8 @@ def analyse(
         "limits": lambda x: with_limits(x, study, catalog, questions),
         "uncertainty": lambda x: with_uncertainty(x, study, catalog, questions, chosen, progress=progress),
         "redesign": lambda x: with_redesigns(x, study, catalog, questions, chosen),
-        "breakeven": lambda x: checked_flips(with_breakevens(x, study, catalog, questions), study, catalog, questions, chosen),
+        "breakeven": lambda x: with_breakevens(x, study, catalog, questions),
+        "flips": lambda x: reoptimised_flips(x, study, catalog, questions, chosen),
         "regret": lambda x: with_regret(x, study),
     }
     spent = spent_before(ds)

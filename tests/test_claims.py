@@ -17,10 +17,12 @@ from dse.analysis.claims import CHECKS, VERDICTS, Candidate, Finding, bench_of, 
 from dse.analysis.claims.bench import largest_batch, smallest_batch
 from dse.analysis.claims.silicon import built
 from dse.analysis.claims.verdict import settle
+from dse.analysis.inputs import scaled
 from dse.catalog import load_catalog
 from dse.chips import FAMILIES
 from dse.cli import main
 from dse.errors import InputError
+from dse.paths import data_dir
 from dse.report import write_report
 from dse.report.claims import build, counts, headline
 from dse.settle import candidates, known_designs
@@ -29,6 +31,7 @@ from dse.study.claims import ClaimRow
 
 STUDY = read_study("seed_claims")
 ROWS = {row.id: row for row in STUDY.rows}
+DESIGNS = {"burned_in": {"dies": 4, "stacks": 2, "memory": "hbm3e"}}
 
 
 def row(claim: float = 10.0, **changes: object) -> ClaimRow:
@@ -49,7 +52,7 @@ def bench_with(catalog, **designs):
 
 @pytest.fixture(scope="module")
 def bench():
-    return bench_with(load_catalog(), burned_in={"dies": 4, "stacks": 2, "memory": "hbm3e"})
+    return bench_with(load_catalog(), **DESIGNS)
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +246,52 @@ def test_perturbing_the_catalogue_moves_the_verdict(tmp_path, bench, settled, ki
         found = settle(CHECKS[name](other, ROWS[name]), ROWS[name])
         assert found.verdict == expected, (name, found)
         assert found.finding.ours != settled[name].finding.ours or name == "mlp-tc"
+
+
+SCALED = [  # (kind, ids, number), its multiple, what is said then
+    ("prefill-bound", [("chips", c, "memory_bandwidth") for c in ROWS["prefill-bound"].given["chips"]], 1 / 50, "wrong"),
+    ("quantisation", [("chips", "nvidia-b200-sxm", "peak_fp4")], 1 / 2000, "wrong"),
+    ("cim", [("families", "compute_in_memory", "flop")], 10.0, "holds"),  # too hot to keep any limit
+    ("train-spend", [("families", "transformer_asic", "design")], 100.0, "wrong"),
+    ("tree-search", [("families", "hbm_gpu", "design")], 2000.0, "holds within tolerance"),
+]
+
+
+@pytest.mark.parametrize(("identity", "places", "multiple", "said"), SCALED)
+def test_scaling_numbers_of_the_catalogue_moves_the_verdict(settled, identity, places, multiple, said):
+    """Chips of the families are built anew, and screened again, from the changed catalogue."""
+    other = bench_with(scaled(load_catalog(), places, multiple), **DESIGNS)
+    found = settle(CHECKS[identity](other, ROWS[identity]), ROWS[identity])
+    assert found.verdict == said != settled[identity].verdict
+    assert found.finding.ours != settled[identity].finding.ours
+
+
+def test_a_deeper_model_moves_the_verdict_on_its_cluster(tmp_path, bench, settled):
+    """144 layers instead of 120: nine layers a stage instead of eight."""
+    (tmp_path / "models").mkdir()
+    file = "models/gpt-4-like-1.8t.toml"
+    (tmp_path / file).write_text(
+        (data_dir("hw_catalog") / file).read_text().replace("n_layers = 120", "n_layers = 144").replace("[[120,", "[[144,")
+    )
+    found = settle(CHECKS["gpt4-128"](replace(bench, catalog=load_catalog(tmp_path)), ROWS["gpt4-128"]), ROWS["gpt4-128"])
+    assert found.verdict == "wrong" != settled["gpt4-128"].verdict
+    assert found.finding.ours == pytest.approx(settled["gpt4-128"].finding.ours * 9 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("technology", "packaging", "aspect")],
+        [("memories", "hbm4", "edge"), ("memories", "hbm3e", "edge")],
+        [("processes", "n5", "density")],
+    ],
+)
+def test_the_edge_grows_with_the_root_of_the_area_whatever_the_catalogue_says(bench, settled, places):
+    """That row is geometry: no number moves it, so its verdict moves with the claim alone."""
+    row = ROWS["scaling-geometry"]
+    finding = CHECKS["scaling-geometry"](replace(bench, catalog=scaled(bench.catalog, places, 2.0)), row)
+    assert finding.ours == pytest.approx(settled["scaling-geometry"].finding.ours, abs=1e-9)
+    assert settle(finding, row).verdict == "holds" and settle(finding, replace(row, claim=1.0)).verdict == "wrong"
 
 
 @pytest.mark.parametrize(

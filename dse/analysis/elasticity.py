@@ -5,6 +5,7 @@ Each parameter is a group of leaves scaled together (all peaks, say). Layout and
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -196,15 +197,15 @@ def slopes_of(deployments: Sequence[Deployment], directions: Sequence[str], outp
     for at in groups.values():
         stacked = jax.tree.map(lambda *xs: jnp.asarray(np.array(xs, float)), *[plain[i] for i in at])
         zero = {name: jnp.zeros(len(at)) for name in directions}
-        one = {name: jnp.broadcast_to(jnp.eye(len(directions))[:, k : k + 1], (len(directions), len(at))) for k, name in enumerate(directions)}
+        shape = (len(directions), len(at))
+        one = {name: jnp.broadcast_to(jnp.eye(shape[0])[:, k : k + 1], shape) for k, name in enumerate(directions)}
 
         def pushed(tangent: Any, zero: Any = zero, stacked: Any = stacked) -> Any:
-            slopes = jax.jvp(lambda x: _outputs(x, stacked), (zero,), (tangent,))[1]
+            slopes = jax.jvp(functools.partial(_outputs, d=stacked), (zero,), (tangent,))[1]
             return tuple(slopes[o] for o in chosen)
 
         with jax.disable_jit():
             slopes = jax.vmap(pushed)(one)
-        shape = (len(directions), len(at))
         found[at] = np.moveaxis(np.stack([np.broadcast_to(np.asarray(x), shape) for x in slopes]), 0, -1).swapaxes(0, 1)
     return found
 
@@ -218,7 +219,10 @@ def _plain(deployments: Sequence[Deployment]) -> list[Deployment]:
             known[id(part)] = as_floats(part)
         return known[id(part)]
 
-    return [replace(d, chip=once(d.chip), model=once(d.model), prices=once(d.prices), workload=once(d.workload), layout=as_floats(d.layout)) for d in deployments]
+    return [
+        replace(d, chip=once(d.chip), model=once(d.model), prices=once(d.prices), workload=once(d.workload), layout=as_floats(d.layout))
+        for d in deployments
+    ]
 
 
 @dataclass(frozen=True)

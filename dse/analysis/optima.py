@@ -7,18 +7,21 @@ multipliers of its limits price what a lever takes from them, so that one gradie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dse.analysis.inputs import Place, scaled
+from dse.analysis.niches import BLOCK, Niche, breed, costs_of
 from dse.analysis.reoptimise import Start
 from dse.catalog import Catalog
 from dse.evaluate import as_floats
+from dse.search.designs import build_block, column, pad
 from dse.search.finish import Finished, bundle, polish
 from dse.search.layouts import Case
 from dse.search.shadow import weights
+from dse.search.shards import canonical, points_of
 
 STEP = 1e-4  # of the central differences, in logarithms of a lever
 STATIONARY = 1e-3  # residual of optimality above which an envelope derivative is not to be trusted
@@ -34,11 +37,11 @@ class Asked:
 
 
 def polished(
-    start: Start, catalog: Catalog, asked: Asked, decisions: Any, layout: Any = None, rounds: int = 2, each: int = 1, seed: int = 0
+    start: Start, catalog: Catalog, asked: Asked, decisions: Any, layout: Any = None, rounds: int = 2, each: int = 1, cycles: int = 0
 ) -> Finished | None:
     """One design of a family polished under a catalogue, from its decisions (and layout); None where it comes near no limit."""
     prices = as_floats(catalog.prices[asked.scenario])
-    return polish(start.shop(catalog), decisions, asked.case, prices, asked.limit_s, start.grid, layout, None, rounds, each, seed)
+    return polish(start.shop(catalog), decisions, asked.case, prices, asked.limit_s, start.grid, layout, None, rounds, each, 0, cycles)
 
 
 def slopes(start: Start, catalog: Catalog, asked: Asked, found: Finished, levers: Sequence[Sequence[Place]]) -> tuple[np.ndarray, float]:
@@ -60,3 +63,31 @@ def slopes(start: Start, catalog: Catalog, asked: Asked, found: Finished, levers
         cost, slack = (up.log_cost - down.log_cost) / (2 * STEP), (up.slack - down.slack) / (2 * STEP)
         out.append(float(w.slope(cost, slack)))
     return np.array(out), w.residual
+
+
+def reoptimised(
+    start: Start, catalog: Catalog, asked: Asked, chips: int, seed: int, known: Finished | None = None, limits_s: Sequence[float] = ()
+) -> Finished | None:
+    """The best design of a family under a catalogue: chips bred, and the best of them polished, and so a design known from nearby.
+
+    Args:
+        start: The family with its designs on the front; without designs the search begins from nothing. chips: Bred.
+        known: An optimum under another catalogue. limits_s: Further limits on the time per token to breed for: they keep designs apart.
+    """
+    shop = start.shop(catalog)
+    case = replace(asked.case, prices=(as_floats(catalog.prices[asked.scenario]),))
+    niche = Niche(case, (asked.limit_s, *(t for t in limits_s if t != asked.limit_s)))
+    designs = [*(dict(d) for d in start.designs), *([known.decisions] if known else [])]
+    points = points_of(shop.space, designs)[1] if designs else np.empty((0, shop.space.dimension))
+    best = breed(shop, [niche], start.grid, points, chips, seed, "anew")
+    found = [polished(start, catalog, asked, known.decisions, known.layout, 1, 0)] if known else []
+    if len(best):
+        _, values, kept = canonical(shop.space, best)
+        built = build_block(shop, pad(values, BLOCK)).chip
+        costs = costs_of(column(built, BLOCK), [niche], start.grid)[: len(kept), 0]
+        if np.isfinite(costs).any():
+            i = int(np.argmin(costs))
+            decisions = shop.space.named({n: x[i : i + 1] for n, x in values.items()})
+            found.append(polished(start, catalog, asked, decisions, rounds=1))
+    good = [f for f in found if f is not None and f.feasible]
+    return min(good, key=lambda f: f.cost, default=None)

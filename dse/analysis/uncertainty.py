@@ -110,7 +110,7 @@ def importance(u: np.ndarray, costs: np.ndarray) -> np.ndarray:
     logs = log_ratio(middle[:, cell])
     lead = int(np.argmin(np.median(logs, axis=-1)))
     outputs = [*logs, *(row - logs[lead] for i, row in enumerate(logs) if i != lead)]
-    return np.max([ranked(u, y) for y in outputs if y.std() > 0] or [np.zeros(u.shape[1])], axis=0)
+    return ranked(u, outputs).max(axis=0)
 
 
 # --- what samples say ------------------------------------------------------------------------------------------------------
@@ -170,13 +170,23 @@ def log_ratio(costs: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(logs), logs, finite.max() if len(finite) else 0.0)
 
 
-def ranked(u: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """Squared rank correlation of an output with every column of ``u``."""
-    y = rankdata(output)
-    y = (y - y.mean()) / y.std()
-    x = rankdata(u, axis=0)
-    x = (x - x.mean(axis=0)) / x.std(axis=0)
-    return (x * y[:, None]).mean(axis=0) ** 2
+def standard_ranks(x: np.ndarray) -> np.ndarray:
+    """Ranks of every column with mean 0 and variance 1."""
+    r = rankdata(x, axis=0)
+    return (r - r.mean(axis=0)) / r.std(axis=0)
+
+
+def ranked(u: np.ndarray, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Squared rank correlation of outputs with every column of ``u``: array (outputs, columns); those that never vary are left out.
+
+    >>> u = np.array([[0.1, 0.2], [0.2, 0.9], [0.3, 0.1]])
+    >>> ranked(u, [u[:, 0] ** 3, np.ones(3)]).round(3).tolist()
+    [[1.0, 0.25]]
+    """
+    moving = [y for y in outputs if y.std() > 0]
+    if not moving:
+        return np.zeros((1, u.shape[1]))
+    return (standard_ranks(np.stack(moving, axis=1)).T @ standard_ranks(u) / len(u)) ** 2
 
 
 def grouping(factors: Sequence[Factor], weight: np.ndarray, by: Callable[[Factor], str], most: int = LEADING) -> dict[str, np.ndarray]:
@@ -265,7 +275,7 @@ def explain(
     names = [s.names[i] for i in chosen]
     u, costs = s.pilot
     moved = contrasts(log_ratio(costs[chosen][:, scenario, limit]))
-    weight = np.max([ranked(u, y) for y in moved if y.std() > 0], axis=0)
+    weight = ranked(u, list(moved)).max(axis=0)
     outputs = pair_outputs(catalog, s.factors, sides, s.question, scenario, limit)
     said = (f"cost of {names[0]}", *(f"{n} against {names[0]}" for n in names[1:]))
     shares = [indices(outputs, len(s.factors), grouping(s.factors, weight, by), samples, seed) for by in (lambda f: f.name, source_of)]

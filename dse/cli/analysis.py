@@ -20,6 +20,7 @@ def analyse_command(
     result: ResultArgument,
     what: Annotated[str, typer.Option("--what", metavar="NAME,...", help="Analyses to run; all of them by default.")] = "all",
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the samples; that of the result by default.")] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=2, help="Processes, 1 or 2; 2 by default.")] = 2,
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
@@ -38,7 +39,7 @@ def analyse_command(
         )
     path, start = result_file(result), time.process_time()
     with progress() as report:
-        ds = analyse(open_result(result), open_catalog(catalog), asked, seed, report)
+        ds = analyse(open_result(result), open_catalog(catalog), asked, seed, report, workers, None if catalog is None else str(catalog))
     save(ds, path)
     page = write_report(ds, path.parent)
     said = findings(ds, asked)

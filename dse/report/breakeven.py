@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class Flip:
     inside: bool
     low: float
     high: float
+    anew: float = float("nan")  # multiple with both families designed anew; nan: not asked, or none within reach
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class FlipsInfo:
             {
                 "lever": f.lever,
                 "multiple": f.multiple,
+                "multiple_designed_anew": f.anew if np.isfinite(f.anew) else "",
                 "cheapest_beyond": f.leader,
                 "inside_interval": int(f.inside),
                 "low": f.low,
@@ -88,6 +91,7 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     """All flips of one comparison, the nearest in each lever."""
     table = ds.sel(against=against)
     found, never = [], []
+    again = ds["flip_reoptimised"].transpose("lever", "way").values if against == "families" and "flip_reoptimised" in ds else None
     for k, lever in enumerate(ds["lever"].values):
         multiples = table["flip_multiple"].transpose("lever", "way").values[k]
         if not np.isfinite(multiples).any():
@@ -98,7 +102,7 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
         low, high = (float(x) for x in ds["lever_interval"].transpose("lever", "way").values[k])
         leader = str(table["flip_leader"].transpose("lever", "way").values[k, way])
         inside = bool(table["flip_inside"].transpose("lever", "way").values[k, way] > 0)
-        found.append(Flip(str(lever), float(multiples[way]), leader, inside, low, high))
+        found.append(Flip(str(lever), float(multiples[way]), leader, inside, low, high, np.nan if again is None else float(again[k, way])))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
     leader = _facts(ds, against)["leader"]
     caption = _caption(leader, against, found, never)
@@ -152,11 +156,19 @@ def table(record: FlipsInfo) -> str:
     rows = [
         [
             html.escape(f.lever), html.escape(times_text(f.multiple)), html.escape(label(f.leader)),
+            html.escape(times_text(f.anew)) if np.isfinite(f.anew) else "–",
             f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
         ]
         for f in record.flips[:LISTED]
     ]  # fmt: skip
-    head = ["Assumption", "Ranking changes when it is", "Cheapest then", "Stated interval (multiples)", "Inside it"]
+    head = [
+        "Assumption",
+        "Ranking changes when it is",
+        "Cheapest then",
+        "With designs that follow",
+        "Stated interval (multiples)",
+        "Inside it",
+    ]
     return T.table(head, rows, "cases", html.escape(f"Flip table: {label(record.leader)} against {record.against}")) if rows else ""
 
 
@@ -171,18 +183,23 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
         axes.plot(
             [f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {label(f.leader)}")
         )
+        if np.isfinite(f.anew):
+            said = f"{f.lever}: {times_text(f.anew)} with designs that follow"
+            axes.plot([f.anew], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
         if np.isfinite(f.low):
             axes.plot([f.low, f.high], [i, i], color=D.INK, lw=1.3)
         axes.text(
             f.multiple, i - 0.33, f" {label(f.leader)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom"
         )
     axes.axvline(1.0, color=D.SOFT, lw=0.9)
-    reach = max([2.0, *(max(f.multiple, 1 / f.multiple) for f in shown)]) * 1.6
+    reach = max([2.0, *(max(x, 1 / x) for f in shown for x in (f.multiple, f.anew) if np.isfinite(x))]) * 1.6
     axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(shown) - 0.4, -0.8))
     D._log_axis(axes.xaxis, 1 / reach, reach)
     axes.set_yticks(range(len(shown)), [f.lever for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("multiple of the stated value at which the ranking changes (diamond); line: stated 90 % interval")
+    axes.set_xlabel(
+        "multiple of the stated value at which the ranking changes (hollow: both families designed anew); line: stated 90 % interval"
+    )
     axes.grid(True, axis="x")
     return canvas
 
@@ -204,23 +221,41 @@ def draw_pair(record: PairInfo) -> D.Canvas:
     return canvas
 
 
+def followed(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Flips that were looked for again with designs that follow; numbers that are not finite come as words."""
+    return [
+        {k: float(v) if k in ("multiple", "slope") else v for k, v in row.items()}
+        | {n: [float(x) for x in row[n]] for n in ("before", "after")}
+        for row in V.attr(ds, "flips_reoptimised", [])
+    ]
+
+
+def _side(leader: str, rival: str, side: Sequence[float]) -> str:
+    """What a search found on one side of a flip: who leads, by how much, at which multiple."""
+    multiple, lead = side
+    first, second = (leader, rival) if lead > 0 else (rival, leader)
+    by = f"is {W.percent(float(np.expm1(abs(lead))))} cheaper" if np.isfinite(lead) else "alone meets the limits"
+    by = by.replace("cheaper", f"below {label(second)}") if np.isfinite(lead) else by
+    return f"{times_text(multiple)} {label(first)} {by}"
+
+
 def checked(ds: xr.Dataset) -> str:
-    """What full searches said of the nearest flips; empty where none was made."""
-    said = []
-    for row in V.attr(ds, "flips_checked", []):
-        before, beyond = row["before"]["lead"], row["beyond"]["lead"]
-        if before is None or beyond is None:
-            continue
-        held = "confirmed" if before > 0 > beyond else "not confirmed"
-        ends = [
-            f"{W.percent(float(np.expm1(x)), signed=True)} {times_text(w['multiple'])}"
-            for x, w in ((before, row["before"]), (beyond, row["beyond"]))
-        ]
-        said.append(
-            f"{row['lever']} {times_text(row['multiple'])}: {held} "
-            f"({label(row['rival'])} over {label(row['leader'])}: {ends[0]}, {ends[1]})"
-        )
-    return f"Checked by a search anew on both sides: {'; '.join(said)}." if said else ""
+    """What becomes of the nearest flips if both families are designed anew, and what searches from nothing say; empty where not asked."""
+    rows = followed(ds)
+    if not rows:
+        return ""
+    moved = []
+    for r in rows:
+        at = times_text(r["multiple"]) if np.isfinite(r["multiple"]) else "at no multiple within reach"
+        moved.append(f"{r['lever']} {at} instead of {times_text(r['fixed'])}")
+    text = f"With both families designed anew at every multiple the ranking changes at: {'; '.join(moved)}."
+    asked = [r for r in rows if r["confirmed"] is not None]
+    if asked:
+        held = sum(bool(r["confirmed"]) for r in asked)
+        sides = [f"{r['lever']}: {', '.join(_side(r['leader'], r['rival'], r[n]) for n in ('before', 'after'))}" for r in asked]
+        text += " Searches that start from nothing, just before and just after, confirm "
+        text += f"{held} of the {len(asked)} nearest ({'; '.join(sides)})."
+    return text
 
 
 def section(page: P.Page) -> None:

@@ -66,8 +66,11 @@ def _breakeven(ds: xr.Dataset) -> Finding:
         "flips": {f.against: f.rows for f in found},
         "never": {f.against: list(f.never) for f in found},
         "pairs": {p.name: p.rows for p in pairs},
-        "checked": V.attr(ds, "flips_checked", []),
     }
+
+
+def _flips(ds: xr.Dataset) -> Finding:
+    return {"said": breakeven.checked(ds) or "No flip was followed.", "rows": breakeven.followed(ds)}
 
 
 def _regret(ds: xr.Dataset) -> Finding:
@@ -81,6 +84,7 @@ FINDERS: dict[str, Callable[[xr.Dataset], Finding]] = {
     "uncertainty": _uncertainty,
     "redesign": _redesign,
     "breakeven": _breakeven,
+    "flips": _flips,
     "regret": _regret,
 }
 

@@ -33,7 +33,8 @@ METHODS = {
     "flips": (
         "Every assumption is multiplied alone while designs and layouts are chosen anew among those of the front; where the sign of the "
         "lead changes, the bracket is cut until the multiple is known to a thousandth. "
-        "A full search at the flip may find designs that hold out longer: the three nearest are checked."
+        "For the nearest flips both families are bred and polished anew at every multiple tried (Newton's method, derivatives by the "
+        "envelope theorem); the three nearest that remain are searched from nothing on both sides."
     ),
     "regret": "Every design in its best layout for every case, at the headline's promise and owner; without burned-in designs.",
     "bands": "Bands hold 50 and 90 % of the samples, the line is the median; grey lines are the medians of the other panels.",

@@ -141,6 +141,8 @@ def _linear_program(s: Slopes, points: np.ndarray, at: np.ndarray, trust: float,
     g = s.slack + np.einsum("kmd,kd->km", s.slack_slope[:, :, :d], at - points)
     above = np.concatenate([s.log_cost_slope[:, :d], -np.ones((k, 1))], axis=1)
     g = g - inside
+    if not all(np.isfinite(x).all() for x in (f, g, above, s.slack_slope)):
+        return None  # a chip that cannot be built here
     near = g.ravel() < 0.5
     within = np.concatenate([-s.slack_slope[:, :, :d].reshape(-1, d)[near], np.zeros((int(near.sum()), 1))], axis=1)
     low, high = np.maximum(-trust, -at), np.minimum(trust, 1.0 - at)
@@ -168,7 +170,8 @@ def _along_edges(task: _Task, row: np.ndarray, fmt: str, start: _Polished, rng: 
     """
 
     def merit(cost: Any, worst: Any) -> Any:
-        return cost + PENALTY * np.maximum(-worst, 0.0)
+        found = cost + PENALTY * np.maximum(-worst, 0.0)
+        return np.where(np.isfinite(found), found, np.inf)
 
     at, cost, worst, trust = start.point, start.cost, start.worst, TRUST
     best, steps, idle = start, 0, 0
@@ -218,11 +221,11 @@ def _mended(task: _Task, row: np.ndarray, fmt: str, start: _Polished, rng: np.ra
     return found
 
 
-def _polish_in(task: _Task, row: np.ndarray, fmt: str, start: np.ndarray, rng: np.random.Generator) -> _Polished:
-    """Both solvers in turn, until neither helps."""
+def _polish_in(task: _Task, row: np.ndarray, fmt: str, start: np.ndarray, rng: np.random.Generator, cycles: int = CYCLES) -> _Polished:
+    """Both solvers in turn, until neither helps; without ``cycles`` the linear programs alone."""
     s = _slopes(task, row, fmt, start[None])
     best = _along_edges(task, row, fmt, _Polished(start, float(s.log_cost[0]), float(s.slack[0].min()), 0), rng)
-    for _ in range(CYCLES):
+    for _ in range(cycles):
         found = _along_edges(task, row, fmt, _slsqp(task, row, fmt, best.point), rng)
         gain = best.cost - found.cost if found.worst >= MET else -np.inf
         iterations = best.iterations + found.iterations
@@ -321,6 +324,7 @@ def polish(
     rounds: int = 4,
     each: int = 3,
     seed: int = 0,
+    cycles: int = CYCLES,
 ) -> Finished | None:
     """Make one design as cheap as it can become, and say what its limits are worth.
 
@@ -329,7 +333,8 @@ def polish(
         case: Model, workload and its limit on the time to first token. prices: The owner's. limit_s: On the mean time per output token [s].
         grid: The study's layouts (its formats are those that the design may use). layout: A good one, where it is known (tp, pp, dp, ep,
             batch, format). extra: Added to limits and resources (names and units of ``shadow.EXTRAS``): how a shadow price is checked.
-        rounds: Of polish and layouts in turn, at most. each: Layouts polished in a round.
+        rounds: Of polish and layouts in turn, at most. each: Layouts polished in a round. seed: Of the points around a design.
+        cycles: Of both solvers, at most; 0 takes an eighth of the time where the start is near the optimum.
 
     Returns: ``Finished``; None where no layout comes near the limits.
     """
@@ -359,7 +364,7 @@ def polish(
         for row, fmt in chosen:
             done.append((row, fmt))
             tried += 1
-            found = _polish_in(task, row, fmt, at, rng)
+            found = _polish_in(task, row, fmt, at, rng, cycles)
             iterations += found.iterations
             if found.worst >= MET and (best is None or found.cost < best.cost - ENOUGH):
                 best, used, changed = found, (row, fmt), True
@@ -369,7 +374,7 @@ def polish(
             while (other := _beside(used[0], batches, sign)) is not None and not any(_same((other, used[1]), d) for d in done):
                 done.append((other, used[1]))
                 tried += 1
-                found = _polish_in(task, other, used[1], best.point, rng)
+                found = _polish_in(task, other, used[1], best.point, rng, cycles)
                 iterations += found.iterations
                 if found.worst < MET or found.cost >= best.cost - ENOUGH:
                     break
