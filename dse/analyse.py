@@ -18,8 +18,8 @@ from dse.analysis import breakeven, elasticity, flips, limits, regret, uncertain
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
 from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
-from dse.analysis.optima import Asked
-from dse.analysis.reoptimise import Start, compared, searched
+from dse.analysis.optima import Asked, Start, reoptimised
+from dse.analysis.redesign import compared
 from dse.catalog import Catalog, load_catalog
 from dse.errors import InputError
 from dse.questions import grid_of, questions_of, row_of, shop_of
@@ -133,7 +133,7 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
     if setting is None:
         return ds
     families = [n for n in setting.names if n != EXISTING][:REDESIGNED]
-    head, owner = setting.question.case, study.headline.scenario
+    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
     sides = [setting.sides[f][0] for f in families]
     factors = factors_of(study, catalog, {k for c in sides for k in c.kernels})
     sampler = Sampler.of(catalog, factors)
@@ -146,15 +146,16 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
     for s in range(RESAMPLES):
         other = with_values(catalog, {p: float(x[s]) for p, x in zip(sampler.places, values, strict=True)})
         for f, c in enumerate(sides):
-            again[f, s] = searched(start_of(c, study), other, head, owner, study.headline.tpot, CHIPS_ANEW, seed)
-    return compared(ds, families, chosen, np.minimum(again, chosen))  # keeping a design, throttled where it must be, is a choice too
+            best = reoptimised(start_of(c, study), other, asked, CHIPS_ANEW, seed)
+            again[f, s] = best.cost if best else np.inf
+    return compared(ds, families, chosen, np.minimum(again, chosen))  # to keep a design and to cap its power stays open to its owner
 
 
-def start_of(c: Competitor, study: Study, thin: bool = True) -> Start:
-    """A family as a search from its designs on the front starts; ``thin``: on every second batch."""
+def start_of(c: Competitor, study: Study) -> Start:
+    """A family as a search from its designs on the front starts."""
     overrides = study.families[c.family]
-    grid = grid_of(study, tuple(dict.fromkeys(c.formats)))
-    return Start(c.family, lambda book: shop_of(c.family, overrides, book), tuple(c.decisions), grid.thinned() if thin else grid)
+    formats = tuple(dict.fromkeys(c.formats))
+    return Start(c.family, lambda book: shop_of(c.family, overrides, book), tuple(c.decisions), grid_of(study, formats))
 
 
 def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
@@ -167,7 +168,7 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
     named |= {x.name: x for x in breakeven.factor_levers(catalog, factors_of(study, catalog, {k for c in sides for k in c.kernels}))}
     leader = next(f["leader"] for f in json.loads(ds.attrs["breakeven"]) if f["against"] == FAMILIES)
     asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
-    starts = {f: start_of(setting.sides[f][0], study, thin=False) for f in setting.names if f != EXISTING}
+    starts = {f: start_of(setting.sides[f][0], study) for f in setting.names if f != EXISTING}
 
     near = [f for f in flips.nearest_of(ds, FAMILIES) if f.leader in starts and f.leader != leader][:FOLLOWED]
     pairs = {rival: flips.Pair(starts[leader], starts[rival], asked, catalog, seed) for rival in {f.leader for f in near}}
@@ -180,7 +181,7 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
 
 FOLLOWED, CHECKED = 8, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
-CHIPS_ANEW = 512  # tried in each such search, beside the designs of the front
+CHIPS_ANEW = 96  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
 FAMILIES = "families"
 

@@ -164,7 +164,7 @@ def test_the_flip_table_of_the_report_is_that_of_the_dataset():
 def test_redesigns_are_told_with_their_sign():
     import xarray as xr
 
-    from dse.analysis.reoptimise import compared
+    from dse.analysis.redesign import compared
     from dse.report import redesign
 
     chosen, again = np.array([[1.0, 2.0, 3.0], [2.0, 1.0, 4.0]]), np.array([[0.5, 2.2, np.inf], [0.4, 1.0, 2.0]])

@@ -13,7 +13,7 @@ from dse.analysis import flips as F
 from dse.analysis import optima as O
 from dse.analysis.breakeven import Flip, Lever, named_levers
 from dse.analysis.inputs import records_of, scaled
-from dse.analysis.reoptimise import Start
+from dse.analysis.optima import Start
 from dse.catalog import load_catalog
 from dse.questions import shop_of
 from dse.study import read_study

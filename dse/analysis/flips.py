@@ -16,8 +16,7 @@ import numpy as np
 
 from dse.analysis.breakeven import REACH, Flip, Lever
 from dse.analysis.inputs import scaled
-from dse.analysis.optima import Asked, reoptimised, slopes
-from dse.analysis.reoptimise import Start
+from dse.analysis.optima import Asked, Start, reoptimised, slopes
 from dse.catalog import Catalog
 from dse.search.finish import Finished
 
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 BRED = 160  # chips tried at every multiple, beside the polished designs
-AFRESH = 1536  # chips of a search that starts from nothing
+AFRESH = 2048  # chips of a search that starts from nothing
 CLOSE = 2e-3  # lead below which a multiple counts as the flip, in logarithms
 TRIALS = 8  # multiples at which both families are re-optimised, at most
 WIDEST, NARROW = 0.7, 0.01  # largest step, and bracket that is not cut further, in logarithms of the lever
-BESIDE, LEAST, MOST, UNKNOWN = 0.03, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
+BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
 
 Both = tuple[Finished | None, Finished | None]  # optima of leader and rival

@@ -6,25 +6,34 @@ multipliers of its limits price what a lever takes from them, so that one gradie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dse.analysis.inputs import Place, scaled
-from dse.analysis.niches import BLOCK, Niche, breed, costs_of
-from dse.analysis.reoptimise import Start
+from dse.analysis.niches import BLOCK, Niche, breed
 from dse.catalog import Catalog
 from dse.evaluate import as_floats
-from dse.search.designs import build_block, column, pad
+from dse.search.designs import Shop, build_block, column, pad
 from dse.search.finish import Finished, bundle, polish
-from dse.search.layouts import Case
+from dse.search.layouts import Case, Grid, layout_table, screen
 from dse.search.shadow import weights
 from dse.search.shards import canonical, points_of
 
 STEP = 1e-4  # of the central differences, in logarithms of a lever
 STATIONARY = 1e-3  # residual of optimality above which an envelope derivative is not to be trusted
+
+
+@dataclass(frozen=True)
+class Start:
+    """A family as a search starts on it: how its shop is made under a catalogue, its designs on the front, layouts and formats."""
+
+    family: str
+    shop: Callable[[Catalog], Shop]
+    designs: tuple[Mapping[str, Any], ...]
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,15 @@ def reoptimised(
     found = [polished(start, catalog, asked, known.decisions, known.layout, 1, 0)] if known else []
     if len(best):
         _, values, kept = canonical(shop.space, best)
-        built = build_block(shop, pad(values, BLOCK)).chip
-        costs = costs_of(column(built, BLOCK), [niche], start.grid)[: len(kept), 0]
+        block: Any = column(build_block(shop, pad(values, BLOCK)).chip, BLOCK)
+        table = layout_table(case.model, start.grid)
+        screened, _ = screen(block, case, start.grid, table, (asked.limit_s,))
+        costs = screened.cost[0, 0, : len(kept)]
         if np.isfinite(costs).any():
             i = int(np.argmin(costs))
+            row, fmt = table[screened.layout[0, 0, i]], start.grid.formats[screened.format[0, 0, i]]
+            layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), row.tolist(), strict=True)) | {"format": fmt}
             decisions = shop.space.named({n: x[i : i + 1] for n, x in values.items()})
-            found.append(polished(start, catalog, asked, decisions, rounds=1))
+            found.append(polished(start, catalog, asked, decisions, layout, 1, 0))
     good = [f for f in found if f is not None and f.feasible]
     return min(good, key=lambda f: f.cost, default=None)

@@ -29,7 +29,9 @@ METHODS = {
         "not fit; power binds where the chip would be faster with a higher thermal design power; else the largest part of the time per "
         "token binds (with a p-norm, its share is the elasticity of the time to that resource)."
     ),
-    "redesign": "The same samples twice: with the designs of the fronts, and with chips bred anew from them under the drawn values.",
+    "redesign": (
+        "The same samples twice: with the designs of the fronts, and with chips bred anew from them under the drawn values and polished."
+    ),
     "flips": (
         "Every assumption is multiplied alone while designs and layouts are chosen anew among those of the front; where the sign of the "
         "lead changes, the bracket is cut until the multiple is known to a thousandth. "

@@ -47,7 +47,10 @@ def redesign(ds: xr.Dataset) -> RedesignInfo | None:
             change = again[i][both] / chosen[i][both] - 1
             low, middle, high = (W.percent(float(np.quantile(change, q)), signed=True) for q in (0.05, 0.5, 0.95))
             said.append(f"{label(f)} by {middle} in the median (90{W.NARROW}%: {low} to {high})")
-    caption = f"In {chosen.shape[1]} samples a search anew, which meets every limit exactly, changes the cost of {'; of '.join(said)}."
+    caption = (
+        f"In {chosen.shape[1]} samples a search anew, which may also keep the old design at less power, changes the cost of "
+        f"{'; of '.join(said)}."
+    )
     if len(names) > 1:
         first, then = (np.sign(x[0] - x[1]) for x in (chosen, again))
         known = np.isfinite(chosen[:2]).all(axis=0) & np.isfinite(again[:2]).all(axis=0)
@@ -57,7 +60,7 @@ def redesign(ds: xr.Dataset) -> RedesignInfo | None:
 
 
 def draw_redesign(record: RedesignInfo) -> D.Canvas:
-    """Points below the diagonal: what a search anew saves; above: what limits that fixed designs no longer meet cost."""
+    """Points below the diagonal: what a search anew saves; on it: the old design is kept."""
     canvas = D.Canvas(record.name, 5.4, 4.2)
     axes = canvas.figure.subplots()
     finite = [x for _, pairs in record.families for pair in pairs for x in pair if np.isfinite(x)]
