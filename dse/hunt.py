@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 
 from dse.catalog import Catalog, load_catalog
+from dse.proofs import FOLDER, issued, keep, prove_headline
 from dse.questions import Shard, grid_of, questions_of, shards_of, shop_of
 from dse.search import explore
 from dse.search.designs import Shop, block_scorer
-from dse.search.optuna_study import claimed, open_ledger, open_storage
+from dse.search.optuna_study import Entry, claimed, open_ledger, open_storage
 from dse.search.refine import headline_question, refine
-from dse.search.shards import Plan, finished, run_shard
+from dse.search.shards import ENDED, Plan, finished, run_shard
 from dse.study import Study, read_study
 
 Progress = Callable[[float, float, str], None]
 Picture = Callable[[Mapping[str, np.ndarray]], None]  # least cost of the headline under every limit, by label of the shard
-COUNTED = ("chips_screened", "chips_refined", "evaluations")
+COUNTED = ("chips_screened", "chips_refined", "evaluations", ENDED)
 LOOK = 25  # rounds of the first look: enough to tell families apart
+FRESH = 0.4  # share of a finish that starts from nothing
+CHECKS = 4  # times that a family's search is asked whether the proved gap is small enough
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Hunt:
     seed: int
     storage: str
     is_file: bool  # the storage is a journal file, not a URL
+    folder: str | None = None  # of the result, where certificates are kept
 
     @property
     def where(self) -> str | Path:
@@ -61,8 +65,10 @@ class Found:
 
 def _plan(shard: Shard, shop: Shop, study: Study, cells: int, chips: int, seed: int) -> Plan:
     s = study.search
-    look = LOOK if s.explore and s.finish else 0
-    return Plan(shard.label, shop.space, cells, chips, s.sampler, s.explore, s.asked, s.bred, seed, look, s.finish if s.explore else 0)
+    finish = s.finish if s.explore else 0
+    checks = CHECKS if s.gap is not None and not shard.below_4_bit else 1
+    look = LOOK if finish else 0
+    return Plan(shard.label, shop.space, cells, chips, s.sampler, s.explore, s.asked, s.bred, seed, look, finish, checks)
 
 
 def search_shard(
@@ -73,12 +79,24 @@ def search_shard(
     plan = _plan(shard, shop, study, questions.cells, hunt.chips, hunt.seed)
     ledger = open_ledger(open_storage(hunt.where), f"{study.name}/{shard.label}", shop.space, identity_of(hunt, study))
     grid, asked = grid_of(study, shard.formats), headline_question(questions)
+    headline = int(np.argmin(np.abs(np.asarray(questions.limits_s) - study.headline.tpot)))
+    best = [np.inf]  # of the headline's limit, on every batch
 
     def polish(points: np.ndarray, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        found = refine(shop, asked, grid, points, rounds, rng, plan.block)
+        found = refine(shop, asked, grid, points, rounds, rng, plan.block, FRESH if len(points) > 1 else 0.0)
+        best[0] = float(found.costs[:, headline].min()) if len(found.costs) else np.inf
         return found.points, found.evaluations
 
-    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, until=until)
+    def enough(_: list[Entry]) -> bool:
+        places = [] if hunt.folder is None else [Path(hunt.folder) / FOLDER, Path(hunt.folder).parent / FOLDER]
+        c = issued(study, catalog, shard.family, places)
+        if c is None:
+            c = prove_headline(study, catalog, shard.family, study.search.certify, None)
+            if c is not None and places:
+                keep(c, places[0])
+        return c is not None and c.bound is not None and 1.0 - c.bound / best[0] <= (study.search.gap or 0.0)
+
+    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, until=until, enough=enough)
     counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in COUNTED}
     return Found(archive, tuple(e.decisions for e in finished(ledger)), counts)
 
@@ -136,7 +154,7 @@ def search_all(
 
     def seen() -> None:
         costs = {label: f.archive.costs[:, head].min(axis=0) for label, f in found.items() if len(f.archive)}
-        if costs and looks:
+        if looks and any(np.isfinite(c).any() for c in costs.values()):
             picture(costs)
 
     if workers > 1 and len(shards) > 1:

@@ -16,14 +16,16 @@ from dse.analyse import quick
 from dse.analysis.elasticity import winner_elasticities
 from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
-from dse.certificates import beside, by_family, rows, worth
+from dse.certificates import Certificate, beside, by_family, rows, worth
 from dse.errors import InfeasibleError, InputError
 from dse.hunt import Hunt, Picture, search_all, work_off
+from dse.proofs import FOLDER, headline_starts, proving
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, why_nothing, winners_of
 from dse.results import Cells, save, sweep, to_dataset
 from dse.search.designs import Questions
 from dse.search.finalists import Finalist, place
+from dse.search.shards import ENDED
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
 from dse.validate.points import measured_points
@@ -71,8 +73,8 @@ def prepare_folder(out: Path, resume: bool, force: bool) -> None:
         shutil.rmtree(out / "figures", ignore_errors=True)
 
 
-def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Catalog) -> None:
-    """Put the bounds of `dse certify` that were issued for this study and catalogue beside what the search found."""
+def _attach_certificates(ds: xr.Dataset, issued: Sequence[Certificate], study: Study) -> None:
+    """Put the bounds that were issued for this study and catalogue beside what the search found; of two, the tighter one."""
     h = study.headline
     case = ds.sel(model=h.model, workload=h.workload, scenario=h.scenario)["usd_per_million_output_token"]
     mine = (ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)
@@ -80,7 +82,8 @@ def _attach_certificates(ds: xr.Dataset, folder: Path, study: Study, catalog: Ca
     for family in dict.fromkeys(ds["family"].values):
         least = case.where(mine & (ds["family"] == family)).min("design", skipna=True)
         found |= {(str(family), float(limit)): float(cost) for limit, cost in zip(ds["tpot_limit"].values, least.values, strict=True)}
-    issued = beside(folder, study, catalog)
+    tightest = {(c.family, c.tpot_limit_s): c for c in sorted(issued, key=lambda c: c.bound or np.inf)}
+    issued = list(tightest.values())
     table = rows(issued, {k: v for k, v in found.items() if np.isfinite(v)})
     if table:
         ds.attrs["shadow_prices"] = json.dumps(worth(issued))
@@ -138,7 +141,14 @@ def run_study(
         ledger = where or Path(scratch) / "study.journal"
         shards = [] if known else shards
         hunt = Hunt(
-            str(plan.path), _text(catalog), searched, max(budget // max(len(shards), 1), 1), seed, str(ledger), isinstance(ledger, Path)
+            str(plan.path),
+            _text(catalog),
+            searched,
+            max(budget // max(len(shards), 1), 1),
+            seed,
+            str(ledger),
+            isinstance(ledger, Path),
+            _text(folder),
         )
         found, counts = search_all(plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce), deadline)
     winners = [w for s in shards if s.label in found for w in winners_of(s, found[s.label].archive, plan, book, found[s.label].finished)]
@@ -156,20 +166,33 @@ def run_study(
     coordinates = {"model": plan.models, "workload": plan.workloads, "scenario": plan.scenarios, "tpot_limit": questions.limits_s}
     run = {
         "measured": measured_points(plan.models, plan.workloads, book),
-        "seed": seed, "budget": budget, "counts": counts, "wall_time_s": round(time.monotonic() - start, 3), "added_chips": added,
+        "seed": seed, "budget": budget, "counts": counts, "stopped_by": _stopped(counts, len(shards)), "added_chips": added,
+        "wall_time_s": round(time.monotonic() - start, 3),
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
-    if folder is not None:
-        _attach_certificates(ds, folder.parent / "certificates", plan, book)
     report(0, 1, "elasticities")
     cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))
-    ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
-    ds = answered(ds, plan, book, winners, report)
+    places = [] if folder is None else [folder / FOLDER, folder.parent / FOLDER]
+    with proving(plan, book, _text(catalog), headline_starts(ds, plan), places[0] if places else None, places) as proofs:
+        ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
+        ds = answered(ds, plan, book, winners, report)
+        ds = quick(ds, plan, book, questions, seed, budget, report)
+        report(0, 1, "proofs")
+        _attach_certificates(ds, [c for place in places for c in beside(place, plan, book)] + proofs.all(), plan)
     ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
-    ds = quick(ds, plan, book, questions, seed, budget, report)
     return _written(ds, folder, report)
+
+
+def _stopped(counts: Mapping[str, int], shards: int) -> str:
+    """What ended the search."""
+    if counts["cut_by_time"]:
+        return "time"
+    ended = counts[ENDED]
+    return (
+        "budget" if not ended else "proved gap" if ended == shards else f"proved gap in {ended} of {shards} families, budget in the others"
+    )
 
 
 def _written(ds: xr.Dataset, folder: Path | None, report: Progress) -> xr.Dataset:

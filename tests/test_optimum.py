@@ -21,8 +21,8 @@ from dse.space import Space, Variable
 from dse.study import read_study
 
 STUDY = "gpu_vs_sram_vs_asic"
-FAMILIES = ("stacked_dram", "hbm_gpu", "transformer_asic", "sram", "burned_in", "compute_in_memory")
-SMALL, ALL = 6, 100
+FAMILIES = ("sram", "stacked_dram", "hbm_gpu", "transformer_asic", "burned_in", "compute_in_memory")
+SMALL, ALL = 4, 100
 BOXES = 60_000  # cut for each proof
 ROUNDING = 2e-5  # of single precision, in which the search compares costs
 
@@ -93,7 +93,9 @@ def _assert_not_below(found: list[Row]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES[:1])
 def test_nothing_is_found_below_the_bound_on_a_few_random_problems(family):
-    _assert_not_below(rows(family, SMALL))
+    found = rows(family, SMALL)
+    _assert_not_below(found)
+    assert all(row.found <= row.beside * 1.01 for row in found)  # and here it comes as near as branch and bound does
 
 
 @pytest.mark.long
@@ -101,5 +103,7 @@ def test_nothing_is_found_below_the_bound_on_a_few_random_problems(family):
 def test_nothing_is_found_below_the_bound_on_a_hundred_random_problems(family):
     found = rows(family, -(-ALL // len(FAMILIES)))
     gaps = [r.gap for r in found if np.isfinite(r.found)]
+    beyond = [r.found / r.beside - 1 for r in found if np.isfinite(r.beside)]
+    print(f"{family}: found against branch and bound's own design median {np.median(beyond):+.2%}, worst {max(beyond):+.2%}")
     print(family, len(found), f"problems, {len(gaps)} feasible, gaps median {np.median(gaps):.2%}, largest {max(gaps):.2%}")
     _assert_not_below(found)

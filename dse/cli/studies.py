@@ -100,7 +100,8 @@ def _print_run(ds: xr.Dataset, study: Study, folder: Path, as_json: bool) -> Non
     files = {name.partition(".")[0]: folder / name for name in names if (folder / name).exists()}
     feasible = bool((ds["feasible"] > 0).any())
     if as_json:
-        counts = {name: ds.attrs[name] for name in COUNTS if name in ds.attrs}
+        counted = json.loads(str(ds.attrs.get("counts", "{}")))
+        counts = {name: ds.attrs.get(name, counted.get(name)) for name in COUNTS if name in ds.attrs or name in counted}
         said = folder / "answers.json"
         counts |= {k: v for k, v in json.loads(said.read_text(encoding="utf-8")).items() if k != "figures"} if said.exists() else {}
         print_json({"study": study.name, "feasible": feasible, **counts, "designs": int(ds.sizes["design"]), "out": folder, "files": files})

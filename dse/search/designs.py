@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -76,10 +77,15 @@ VARYING = (
 def alike(chips: Chip, n: int) -> Chip:
     """The same chips with a column also for what only some families vary, so that all families share their compiled functions."""
 
-    def spread(path: Any, x: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(x, (n, 1)) if jax.tree_util.keystr(path).startswith(VARYING) else x
+    leaves, tree = jax.tree.flatten(chips)
+    return jax.tree.unflatten(tree, [np.broadcast_to(x, (n, 1)) if v else x for x, v in zip(leaves, _varying(tree), strict=True)])
 
-    return jax.tree_util.tree_map_with_path(spread, chips)
+
+@functools.lru_cache(maxsize=16)
+def _varying(tree: Any) -> tuple[bool, ...]:
+    """Which leaves some families vary, by their paths."""
+    paths = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tree, range(tree.num_leaves)))[0]
+    return tuple(jax.tree_util.keystr(path).startswith(VARYING) for path, _ in paths)
 
 
 def pad(values: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:

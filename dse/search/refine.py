@@ -8,7 +8,8 @@ that are driven over the end of their range stay there, because optima lie on en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from dse.search.layouts import Case, Grid, Memo, layout_table, screen
 from dse.search.shards import canonical
 
 RENEW = 25  # rounds after which the ways of cutting the model are chosen anew
+SLICES = 2  # of layouts that every chip meets
+NEAR = 3.0  # ratio of batches that are tried around a leading one
 ENDS = 0.5  # share of the steps over the end of a range that stop there
 
 
@@ -56,32 +59,63 @@ class _Bench:
     def _chips(self, cube: np.ndarray):
         return alike(column(build_block(self.shop, pad(self.shop.space.decode(cube), self.block)).chip, self.block), self.block)
 
-    def look(self, cube: np.ndarray, lead: np.ndarray) -> None:
-        """Choose shapes and formats: those that are best for any of the chips under any limit, those of the chips in ``lead`` first."""
-        votes: list[dict[tuple[float, ...], int]] = [{} for _ in self.question.cases]
-        formats: list[dict[str, None]] = [{} for _ in self.question.cases]
-        order = np.r_[lead, np.setdiff1d(np.arange(len(cube)), lead)].astype(int)
-        for start in range(0, len(order), self.block):
-            chosen = order[start : start + self.block]
-            chips = self._chips(cube[chosen])
+    def look(self, cube: np.ndarray) -> None:
+        """Choose layouts and formats: around those of the best chip under each limit, then around those that are best for most chips."""
+        count = len(self.question.cases)
+        votes: list[dict[int, int]] = [{} for _ in range(count)]  # by row
+        formats: list[dict[str, None]] = [{} for _ in range(count)]
+        least: list[dict[int, tuple[float, int]]] = [{} for _ in range(count)]  # of each limit: cost, row
+        for start in range(0, len(cube), self.block):
+            n = min(self.block, len(cube) - start)
+            chips = self._chips(cube[start : start + n])
             for c, (case, _) in enumerate(self.question.cases):
-                best, count = screen(chips, case, self.thin, self.wide[c], self.question.limits_s, memo=self.wide_memo)
-                self.evaluations += count
-                for row, form in zip(best.layout[0][:, : len(chosen)].ravel(), best.format[0][:, : len(chosen)].ravel(), strict=True):
-                    if row >= 0:
-                        shape = tuple(self.wide[c][row, :4])
-                        votes[c][shape] = votes[c].get(shape, 0) + 1
-                        formats[c][self.thin.formats[form]] = None
+                best, evaluations = screen(chips, case, self.thin, self.wide[c], self.question.limits_s, memo=self.wide_memo)
+                self.evaluations += evaluations
+                limit, who = np.nonzero(best.layout[0, :, :n] >= 0)
+                for t, i in zip(limit.tolist(), who.tolist(), strict=True):
+                    row = int(best.layout[0, t, i])
+                    votes[c][row] = votes[c].get(row, 0) + 1
+                    formats[c][self.thin.formats[best.format[0, t, i]]] = None
+                    least[c][t] = min(least[c].get(t, (np.inf, row)), (float(best.cost[0, t, i]), row))
         self.fine = []
-        for v, f in zip(votes, formats, strict=True):
-            shapes = sorted(v, key=lambda s: -v[s])[: max(SLICE // max(len(self.batches), 1), 1)]
-            rows = [(*s, float(b)) for s in shapes for b in self.batches if b >= s[2]]
-            self.fine.append((replace(self.thin, formats=tuple(f)), np.array(rows, float).reshape(-1, 5)))
+        for c in range(count):
+            leading = list(dict.fromkeys(row for _, row in least[c].values()))
+            others = [row for row in sorted(votes[c], key=votes[c].__getitem__, reverse=True) if row not in leading]
+            rows = self._around(self.wide[c], leading, others)
+            self.fine.append((replace(self.thin, formats=tuple(formats[c])), rows))
         self.memo = Memo()
+
+    def _around(self, table: np.ndarray, leading: Sequence[int], others: Sequence[int]) -> np.ndarray:
+        """Rows with every batch near those given, and for the leading ones with the next narrower and wider cuts too: a batch between
+        those of the table may make another cut the best."""
+        ways = {tuple(x) for x in table[:, :4].tolist()}
+        steps = [sorted(set(column.tolist())) for column in table[:, :3].T]
+        found: dict[tuple[float, ...], None] = {}
+
+        def add(way: Sequence[float], batch: float, reach: float) -> None:
+            if tuple(way) in ways:
+                found.update(
+                    dict.fromkeys((*way, float(b)) for b in self.batches if batch <= reach * b and b <= reach * batch and b >= way[2])
+                )
+
+        for i in leading:
+            add(table[i, :4].tolist(), table[i, 4], NEAR)
+        for i in leading:
+            tp, pp, dp, ep, batch = table[i].tolist()
+            for a, b, c in itertools.product(*(_beside(x, known) for x, known in zip((tp, pp, dp), steps, strict=True))):
+                add((a, b, c, a * c if ep > 1 else ep), batch, NEAR)
+        for i in others:
+            if len(found) >= SLICES * SLICE:
+                break
+            add(table[i, :4].tolist(), table[i, 4], 2.0)
+        return np.array(list(found)[: SLICES * SLICE], float).reshape(-1, 5)
 
     def score(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Costs (n, limits) and fastest tokens (n,) of at most a block of chips on the chosen shapes."""
-        chips, n = self._chips(cube), len(cube)
+        n = len(cube)
+        if not all(len(table) for _, table in self.fine):
+            return np.full((n, len(self.question.limits_s)), np.inf), np.full(n, np.inf)
+        chips = self._chips(cube)
         costs, fastest = np.zeros((n, len(self.question.limits_s))), np.full(n, np.inf)
         for (case, weight), (grid, table) in zip(self.question.cases, self.fine, strict=True):
             best, count = screen(chips, case, grid, table, self.question.limits_s, with_layout=False, memo=self.memo)
@@ -89,6 +123,12 @@ class _Bench:
             costs += weight * best.cost[0].T[:n]
             fastest = np.minimum(fastest, best.fastest[:n])
         return costs, fastest
+
+
+def _beside(x: float, known: Sequence[float]) -> list[float]:
+    """A value and its neighbours in a sorted list."""
+    i = known.index(x)
+    return list(known[max(i - 1, 0) : i + 2])
 
 
 def refine(
@@ -99,15 +139,20 @@ def refine(
     rounds: int,
     rng: np.random.Generator,
     block: int = 32,
-    watch: Callable[[int], None] = lambda _: None,
+    fresh: float = 0.0,
 ) -> Refined:
     """Breed chips for one question.
 
     Args:
         shop: The family's space and what its chips are built with. question: Case, owner, limits. grid: The study's layouts, with the
             formats that the chips may use. start: Points (n, d) of known chips. rounds: Of ``block`` chips each.
-        rng: Of every draw. watch: Called with the chips of every round.
+        rng: Of every draw. fresh: Share of the rounds in which chips are bred from nothing; the best of them then join the known ones,
+            which may all lie in one basin.
     """
+    alone = round(fresh * rounds)
+    other = refine(shop, question, grid, start[:0], alone, rng, block) if alone else None
+    if other is not None:
+        start, rounds = np.concatenate([start, other.points]), rounds - alone
     space, bench = shop.space, _Bench(shop, question, grid, block)
     limits = len(question.limits_s)
 
@@ -115,20 +160,21 @@ def refine(
         return explore.Archive.empty(space.dimension, limits, [v.size for v in space.variables])
 
     archive = empty()
-    first = start if len(start) else rng.random((block, space.dimension))
+    points = start if len(start) else rng.random((block, space.dimension))
     for number in range(rounds):
-        if number % RENEW == 0:
-            points = archive.points if len(archive) else first
-            bench.look(points, explore.leaders(archive.costs))
+        if number % RENEW == 0 or not len(archive):  # without any chip that serves, new ones are drawn until there is one
+            points = archive.points if len(archive) else points
+            bench.look(points)
             archive = empty()
             for a in range(0, len(points), block):
                 archive, _ = explore.add(archive, points[a : a + block], *bench.score(points[a : a + block]))
+            points = rng.random((block, space.dimension))
         cube = explore.breed(archive, rng, block, space.dimension, ENDS)
         archive, _ = explore.add(archive, cube, *bench.score(cube))
-        watch(block)
     lead = explore.leaders(archive.costs, keep=1)
     _, _, points = canonical(space, archive.points[lead])
-    return Refined(points, archive.costs[lead], rounds * block, bench.evaluations)
+    before = other or Refined(points[:0], archive.costs[:0], 0, 0)
+    return Refined(points, archive.costs[lead], before.chips + rounds * block, before.evaluations + bench.evaluations)
 
 
 def headline_question(questions: Questions) -> Question:

@@ -81,7 +81,15 @@ _TABLES = ("limits", "headline", "families", "layouts", "search")
 _DEGREE = list_of(whole(1))
 _DEGREES = ("tp", "pp", "dp", "batch")
 _LAYOUT_FIELDS: dict[str, Check] = {**dict.fromkeys(_DEGREES, _DEGREE), "ep": list_of(one_of(*EXPERT_LAYOUTS))}
-_SEARCH_FIELDS: dict[str, Check] = {"sampler": one_of(*SAMPLERS), "explore": flag, "asked": whole(0), "bred": whole(0), "finish": whole(0)}
+_SEARCH_FIELDS: dict[str, Check] = {
+    "sampler": one_of(*SAMPLERS),
+    "explore": flag,
+    "asked": whole(0),
+    "bred": whole(0),
+    "finish": whole(0),
+    "certify": whole(0),
+    "gap": positive,
+}
 
 
 def parse_study(source: str, path: Path, label: str | None = None, catalog: Catalog | None = None) -> Study:
@@ -191,4 +199,6 @@ def _search(raw: Mapping[str, Any], reader: _Reader) -> Search:
     search = Search(**{key: reader.value(table, "search.", key, check, getattr(Search, key)) for key, check in _SEARCH_FIELDS.items()})
     if search.asked + (search.bred if search.explore else 0) < 1:
         reader.problem("search.asked", "a round without chips", "asked from 1, or explore = true with bred from 1")
+    if search.gap is not None and not (search.certify and search.finish and search.explore):
+        reader.problem("search.gap", f"{search.gap:g} without a proof to compare with", "explore = true with finish and certify above 0")
     return search

@@ -55,6 +55,8 @@ class Search:
     asked: int = 8
     bred: int = 120
     finish: int = 100  # rounds on the headline question alone after the search, on every batch; 0 leaves its quick look out too
+    certify: int = 0  # boxes cut to prove how near each family's cheapest design of the headline is to the optimum
+    gap: float | None = None  # relative, proved: where a family's search may end before its budget
 
 
 @dataclass(frozen=True, kw_only=True)
