@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dse.calibrate.engine import LEFT_OUT, SystemFit, fit_system
-from dse.calibrate.fit import Fitted, Sample, problem_of, solve
+from dse.calibrate.fit import Fitted, Sample, groups_of, problem_of, solve
 from dse.calibrate.plan import Fit, Plan
 from dse.catalog import Catalog
 
@@ -44,7 +44,7 @@ def constants_by_kind(results: Sequence[Fitted], plan: Plan) -> dict[str, int]:
         shared = sum(not leaf.per_chip and not leaf.fixed for leaf in r.fit.leaves)
         for chip in r.residuals:
             found[kind_of(r.fit.part, chip)] += own if chip not in APART else 0
-        for group in {plan.group_of(c): c for c in r.residuals if c not in APART}.values():
+        for group in {g: c for c, g in r.groups.items() if c not in APART}.values():
             found[kind_of(r.fit.part, group)] += shared
     found.pop("", None)
     return dict(found)
@@ -54,7 +54,7 @@ def constants_by_chip(results: Sequence[Fitted], plan: Plan) -> dict[str, dict[s
     """Free constants of each chip: its own (fitted to its rows alone), and those that it shares with others of its group."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: {"own": 0, "shared": 0})
     for r in results:
-        groups = [plan.group_of(c) for c in r.residuals]
+        groups = [r.groups[c] for c in r.residuals]
         free = [leaf for leaf in r.fit.leaves if not leaf.fixed]
         for chip, group in zip(r.residuals, groups, strict=True):
             alone = groups.count(group) == 1
@@ -88,7 +88,7 @@ def few_rows(
 ) -> dict[str, list[tuple[int, float]]]:
     """Median error of each chip (or of some) that has company in its group, against how many of its rows were fitted."""
     problem, chips = problem_of(fit, samples, plan)
-    groups = [plan.group_of(c) for c in chips]
+    groups = groups_of(fit, samples, chips, plan)
     found: dict[str, list[tuple[int, float]]] = {}
     for chip, group in zip(chips, groups, strict=True):
         mine = np.flatnonzero([s.chip == chip for s in samples])

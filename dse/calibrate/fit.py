@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -65,11 +65,12 @@ class Residual:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Constants and residuals of one fit, by constants file."""
+    """Constants and residuals of one fit, by constants file, and the group with which a file shares constants."""
 
     fit: Fit
     constants: dict[str, dict[str, Constant]]
     residuals: dict[str, Residual]
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,19 @@ def record_of(fit: Fit, equation: str, leaves: dict[str, Any], near: Any = None)
     return Exchange(near=own, far=own) if equation in ("expert_exchange", "send") else own
 
 
-def _slots(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> list[tuple[str, str]]:
+def ran(fit: Fit, samples: Sequence[Sample], chip: str) -> int:
+    """Which set of implementations of the fit the rows of a chip ran."""
+    variants = {s.job.case.variant for s in samples if s.chip == chip}
+    return next((i for i, names in enumerate(fit.rows) if variants & set(names)), 0)
+
+
+def groups_of(fit: Fit, samples: Sequence[Sample], chips: Sequence[str], plan: Plan) -> list[str]:
+    """The group of each chip: those that share constants run the same implementation of the kernel."""
+    return [" ".join((plan.group_of(c), *(str(i) for i in [ran(fit, samples, c)] if i))) for c in chips]
+
+
+def _slots(leaves: Sequence[Leaf], chips: Sequence[str], groups: Sequence[str]) -> list[tuple[str, str]]:
     """Names of the numbers in the vector: (leaf, group) centres and (leaf, chip) offsets."""
-    groups = [plan.group_of(c) for c in chips]
     slots = []
     for leaf in leaves:
         slots += [(leaf.name, g) for g in dict.fromkeys(groups)]
@@ -115,9 +126,9 @@ def _slots(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> list[tup
     return slots
 
 
-def _maps(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _maps(leaves: Sequence[Leaf], chips: Sequence[str], groups: Sequence[str], plan: Plan) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """For each leaf the matrix from vector to chips (in log or logit, from the prior's centre), and the priors' weights."""
-    slots = _slots(leaves, chips, plan)
+    slots = _slots(leaves, chips, groups)
     scale = plan.procedure["loss_scale"]
     by_leaf = {leaf.name: np.zeros((len(chips), len(slots))) for leaf in leaves}
     weight = np.zeros(len(slots))
@@ -125,7 +136,7 @@ def _maps(leaves: Sequence[Leaf], chips: Sequence[str], plan: Plan) -> tuple[dic
     for j, (name, owner) in enumerate(slots):
         weight[j] = scale / (plan.procedure["chip_sd"] if owner.startswith("chip ") else sd[name])
         for i, c in enumerate(chips):
-            by_leaf[name][i, j] = float(owner in (plan.group_of(c), f"chip {c}"))
+            by_leaf[name][i, j] = float(owner in (groups[i], f"chip {c}"))
     return by_leaf, weight
 
 
@@ -133,7 +144,7 @@ def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem
     """The least-squares problem of one fit over its samples, and the chips in it."""
     chips = sorted({s.chip for s in samples})
     free = [leaf for leaf in fit.leaves if not leaf.fixed]
-    by_leaf, prior = _maps(free, chips, plan)
+    by_leaf, prior = _maps(free, chips, groups_of(fit, samples, chips, plan), plan)
     index = np.array([chips.index(s.chip) for s in samples])
     equation = samples[0].job.case.equation
     sizes = columns([with_bytes(s.job.case) for s in samples])
@@ -195,32 +206,33 @@ def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], st
     return found.x
 
 
-def _loss(problem: Problem, x: np.ndarray, scale: float) -> float:
-    """Soft-L1 loss over all rows and priors."""
-    r = problem.residuals(x, np.ones(problem.rows)) / scale
+def _loss(problem: Problem, x: np.ndarray, weights: np.ndarray, scale: float) -> float:
+    """Soft-L1 loss over weighted rows and priors."""
+    r = problem.residuals(x, weights) / scale
     return float((np.sqrt(1.0 + r * r) - 1.0).sum())
 
 
-def optimum(problem: Problem, procedure: dict[str, float], starts: int) -> np.ndarray:
+def optimum(problem: Problem, procedure: dict[str, float], starts: int, weights: np.ndarray | None = None) -> np.ndarray:
     """The best of several solutions: from the priors, and from fixed random points about them (regimes make the loss not convex)."""
     rng = np.random.default_rng(0)
     points = [None, *(procedure["start_sd"] * rng.standard_normal(problem.size) for _ in range(starts - 1))]
-    found = [solve(problem, np.ones(problem.rows), procedure, p) for p in points]
-    return min(found, key=lambda x: _loss(problem, x, procedure["loss_scale"]))
+    rows = np.ones(problem.rows) if weights is None else weights
+    found = [solve(problem, rows, procedure, p) for p in points]
+    return min(found, key=lambda x: _loss(problem, x, rows, procedure["loss_scale"]))
 
 
 def _errors(problem: Problem, x: np.ndarray) -> np.ndarray:
     return np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
 
 
-def _intervals(fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], plan: Plan) -> dict[str, dict[str, Constant]]:
+def _intervals(fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], groups: list[str], plan: Plan) -> dict[str, dict[str, Constant]]:
     """Each constant with the 90 % interval that curvature and scatter of the fit give."""
     weights = np.ones(problem.rows)
     jacobian = np.asarray(problem.jacobian(x, weights))
     scatter = max(float(np.median(_errors(problem, x))) * 1.5, plan.procedure["loss_scale"] / 2)
     covariance = np.linalg.pinv(jacobian.T @ jacobian) * scatter**2
     free = [leaf for leaf in fit.leaves if not leaf.fixed]
-    by_leaf, _ = _maps(free, chips, plan)
+    by_leaf, _ = _maps(free, chips, groups, plan)
     values = {k: np.asarray(v) for k, v in problem.values(x).items()}
     least, most = plan.procedure["smallest_interval"], plan.procedure["widest_interval"]
     made: dict[str, dict[str, Constant]] = {c: {} for c in chips}
@@ -248,19 +260,24 @@ def _left_out(problem: Problem, samples: Sequence[Sample], x: np.ndarray, keys: 
     return errors
 
 
-def _unseen(problem: Problem, samples: Sequence[Sample], chips: Sequence[str], plan: Plan, same: bool) -> np.ndarray:
-    """Error of each row with its chip left out (``same``: generation kept), or with its whole generation left out."""
+def _unseen(problem: Problem, fit: Fit, samples: Sequence[Sample], chips: Sequence[str], plan: Plan, same: bool) -> np.ndarray:
+    """Error of each row with its chip left out (``same``: generation kept), or with its whole generation left out.
+
+    The chip takes the mean over others that run the same implementation of the kernel, of its own group where there are any.
+    """
+    kernels = [ran(fit, samples, c) for c in chips]
     errors = np.full(len(samples), np.nan)
     of_row = np.array([chips.index(s.chip) for s in samples])
     generations = [plan.generations.get(c, c) for c in chips]
-    groups = [plan.group_of(c) for c in chips]
+    groups = groups_of(fit, samples, chips, plan)
     for i in range(len(chips)):
         out = [j for j, g in enumerate(generations) if (j == i if same else g == generations[i])]
         rest = [j for j in range(len(chips)) if j not in out and (not same or generations[j] == generations[i])]
+        rest = [j for j in rest if kernels[j] == kernels[i]]
         near = [j for j in rest if groups[j] == groups[i]] or rest
         if not near:
             continue
-        x = solve(problem, (~np.isin(of_row, out)).astype(float), plan.procedure)
+        x = optimum(problem, plan.procedure, _starts(fit, plan), (~np.isin(of_row, out)).astype(float))
         mine = of_row == i
         errors[mine] = np.abs(np.expm1(problem.as_mean(x, near)))[mine]
     return errors
@@ -273,11 +290,15 @@ def _figures(errors: np.ndarray) -> tuple[float, float]:
     return float(np.median(errors)), float(np.percentile(errors, 90))
 
 
+def _starts(fit: Fit, plan: Plan) -> int:
+    """Solutions to choose from: several where regimes make the loss not convex."""
+    return int(plan.procedure["starts"]) if fit.part == "all_reduce" else 1
+
+
 def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: bool = True) -> Fitted:
     """Fit one part over all its chips; with ``cross_validate`` also with shapes, chips and generations left out."""
     problem, chips = problem_of(fit, samples, plan)
-    regimes = fit.part == "all_reduce"
-    x = optimum(problem, plan.procedure, int(plan.procedure["starts"]) if regimes else 1)
+    x = optimum(problem, plan.procedure, _starts(fit, plan))
     shapes = sorted({s.shape for s in samples})
     folds = [shapes.index(s.shape) % int(plan.procedure["folds"]) for s in samples]
     blank = np.full(len(samples), np.nan)
@@ -285,11 +306,12 @@ def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: boo
     if cross_validate:
         errors[1:] = [
             _left_out(problem, samples, x, folds, plan.procedure),
-            _unseen(problem, samples, chips, plan, same=True),
-            _unseen(problem, samples, chips, plan, same=False),
+            _unseen(problem, fit, samples, chips, plan, same=True),
+            _unseen(problem, fit, samples, chips, plan, same=False),
         ]
     residuals = {}
     for c in chips:
         mine = np.array([s.chip == c for s in samples])
         residuals[c] = Residual(int(mine.sum()), *(v for e in errors for v in _figures(e[mine])))
-    return Fitted(fit, _intervals(fit, problem, x, chips, plan), residuals)
+    groups = groups_of(fit, samples, chips, plan)
+    return Fitted(fit, _intervals(fit, problem, x, chips, groups, plan), residuals, dict(zip(chips, groups, strict=True)))

@@ -184,7 +184,10 @@ def attention_prefill(
     r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
 
     .. math::
-        t = t_0 + \left\| \left(\frac{F}{e_f P} + \frac{X}{e_x R}\right)\left(1 + \frac{S_0}{S}\right),\ \frac{M}{e_b B},\ t_s S \right\|_2
+        t = t_0 + \left\| \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right),\ \frac{M}{e_b B},\ t_s S \right\|_2
+
+    What costs by the token (rotary embedding, cache writes, rescaling) runs at the rate of the vector units, as the exponential does: S_0 comes
+    out alike on chips whose matrix rates differ sevenfold.
 
     Args:
         prompt: Tokens of one prompt, S [token].
@@ -209,7 +212,7 @@ def attention_prefill(
     """
     ramp = 1.0 + constants.ramp_token / jnp.maximum(prompt, 1.0)
     softmax = exponentials / (constants.exp_efficiency * exp_per_s)
-    compute = (flop / (constants.compute_efficiency * peak_flop_per_s) + softmax) * ramp
+    compute = flop / (constants.compute_efficiency * peak_flop_per_s) + softmax * ramp
     memory = moved_byte / constants.memory_efficiency * s_per_byte
     return _time(P_PREFILL, blend, constants.floor_s, compute, 0.0, memory, constants.serial_s_per_token * prompt)
 

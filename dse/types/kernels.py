@@ -54,7 +54,7 @@ class AttentionPrefill:
     compute_efficiency: Number
     memory_efficiency: Number
     exp_efficiency: Number  # of the chip's special-function rate
-    ramp_token: Number  # cost linear in the prompt, as tokens added to it
+    ramp_token: Number  # cost linear in the prompt, as tokens added to those of the exponential
     serial_s_per_token: Number
 
 

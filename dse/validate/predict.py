@@ -74,7 +74,7 @@ def _prefill(z: Sizes, c: AttentionPrefill, x: Machine) -> Number:
 
 def _experts(z: Sizes, c: Moe, x: Machine) -> Number:
     sizes = (z["tokens"], z["hidden"], z["width"], 3.0 * jnp.ones_like(z["tokens"]), z["experts"], z["per_token"], z["ep"], z["uneven"])
-    return roofline.experts_ffn(*sizes, z["weight_byte"], c, x.peak_flop_per_s, x.s_per_byte, x.blend).total
+    return roofline.experts_ffn(*sizes, z["weight_byte"], c, x.peak_flop_per_s, x.s_per_byte, x.blend, z["distinct"]).total
 
 
 def _all_reduce(z: Sizes, c: Levels, x: Machine) -> Number:

@@ -6,6 +6,7 @@ derives from it. A row that no equation describes raises ``Unpredictable`` with 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ class Case:
     work: float = 0.0
     also: tuple[Case, ...] = field(default=())
 
+
+DEALT_ALL = 1e-9  # share of experts left idle when every one was dealt
 
 KERNEL_CLASSES = {
     "bf16": "bf16", "bfloat16": "bf16", "fp16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8 row/tensor": "fp8", "fp8_block": "fp8_block",
@@ -169,17 +172,31 @@ def flash_attention(row: Row) -> Case:
     return attention_prefill({**row, **full})
 
 
+def dealt_tokens(tokens: float, experts: float, chosen: float, ep: float) -> float:
+    """Independent tokens that would hit as many experts as balanced routing does, which deals experts out in turn: none twice before all
+    were dealt, and at least one to the rank that is timed.
+
+    >>> round(dealt_tokens(1.0, 256.0, 8.0, 1.0), 6), round(dealt_tokens(16.0, 256.0, 8.0, 1.0), 2)
+    (1.0, 21.83)
+    """
+    hit = min(max(tokens * chosen, ep), experts)
+    missed = max(1.0 - hit / experts, DEALT_ALL)
+    return math.log(missed) / math.log(1.0 - chosen / experts)
+
+
 def experts(row: Row) -> Case:
     """Fused mixture-of-experts feed-forward of one rank."""
     kind = kernel_class(row)
+    tokens, experts, chosen, ep = number(row, "tokens"), number(row, "num_experts"), number(row, "topk"), number(row, "moe_ep", 1.0)
     sizes = {
-        "tokens": number(row, "tokens"),
+        "tokens": tokens,
         "hidden": number(row, "hidden_size"),
         "width": number(row, "inter_size") / number(row, "moe_tp", 1.0),
-        "experts": number(row, "num_experts"),
-        "per_token": number(row, "topk"),
-        "ep": number(row, "moe_ep", 1.0),
+        "experts": experts,
+        "per_token": chosen,
+        "ep": ep,
         "uneven": 1.0 if row.get("routing", "").startswith("power_law") else 0.0,
+        "distinct": dealt_tokens(tokens, experts, chosen, ep) if row.get("routing") == "balanced" else tokens,
     }
     return Case("experts", f"moe.{kind}", kind, sizes, variant=row.get("precision_weights", ""))
 
