@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def test_every_file_holds_every_constant_itself(name, catalog):
 
 def test_ideal_constants_are_ones_and_zeros(catalog):
     ideal = {k: q.value for k, q in catalog.records["constants"]["ideal"].values.items()}
-    kept = ("kv_fill", "chunk_token", "imbalance_token", "interference", "exp_efficiency", "overlap", "prefill_load")
+    kept = ("kv_fill", "chunk_token", "interference", "exp_efficiency", "overlap", "prefill_load")
     for path, value in ideal.items():
         if path.endswith("efficiency") and "exp" not in path:
             assert value == 1, path
@@ -240,12 +241,21 @@ def test_a_shared_constant_counts_once(plan):
     fit = next(f for f in plan.fits if f.path == "gemm.fp8")
     own = sum(leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
     shared = sum(not leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
-    done = Fitted(fit, {}, dict.fromkeys(("nvidia-h100", "nvidia-b200"), residual))
+    pair = ("nvidia-h100", "nvidia-b200")
+    done = Fitted(fit, {}, dict.fromkeys(pair, residual), dict.fromkeys(pair, "modern"))
     assert constants_by_kind([done], plan) == {"GEMM, NVIDIA": 2 * own + shared}
     assert left_out([done]) == {"GEMM, NVIDIA": {"shape": pytest.approx(0.06), "shape_p90": pytest.approx(0.12)}}
     assert constants_by_chip([done], plan) == {c: {"own": own, "shared": shared} for c in done.residuals}
-    alone = Fitted(fit, {}, {"nvidia-l40s": residual})
+    alone = Fitted(fit, {}, {"nvidia-l40s": residual}, {"nvidia-l40s": "ada"})
     assert constants_by_chip([alone], plan) == {"nvidia-l40s": {"own": own + shared, "shared": 0}}
+
+
+def test_chips_share_constants_only_where_they_ran_the_same_kernel(plan, catalog):
+    samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
+    (done,) = fit_all(samples, plan, True, parts=["moe.mxfp4"])
+    assert done.groups["nvidia-b200"] == done.groups["nvidia-gb200"] != done.groups["nvidia-h100"]  # 8-bit against 16-bit activations
+    assert math.isnan(done.residuals["nvidia-h100"].other) and math.isnan(done.residuals["nvidia-b200"].other)
+    assert done.residuals["nvidia-b200"].same < 0.15
 
 
 @pytest.fixture(scope="module")

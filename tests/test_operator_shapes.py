@@ -1,4 +1,5 @@
-"""Random shapes through every operator equation: more work never takes less time, twice the rows at most twice, nothing beats the ideal."""
+"""Random shapes through every operator equation: more work never takes less time, twice the rows or tokens at most twice,
+nothing beats the ideal."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ PARTS = [
     ("attention_prefill", "mla_prefill", "bf16"), ("experts", "moe.bf16", "bf16"), ("experts", "moe.mxfp4", "mxfp4"),
     ("all_reduce", "all_reduce", "bf16"), ("exchange", "all_gather", "bf16"), ("expert_exchange", "dispatch", "bf16"),
 ]  # fmt: skip
-ONCE = ("batch", "m")  # sequences and rows: two halves one after the other never beat both together
+ONCE = ("batch", "m", "tokens")  # sequences, rows and tokens: two halves one after the other never beat both together
 
 
 def drawn(equation: str, part: str) -> dict[str, np.ndarray]:
@@ -63,7 +64,8 @@ def sizes(equation: str, d: dict) -> dict:
             "moved_byte": 8 * d["batch"] * d["prompt"] * d["heads"] * d["dim"],
         }
     if equation == "experts":
-        return {**d, "per_token": 4.0 + 0 * d["tokens"], "uneven": 1.0 + 0 * d["tokens"], "weight_byte": 1.0 + 0 * d["tokens"]}
+        one = 1.0 + 0 * d["tokens"]
+        return {**d, "per_token": 4.0 * one, "uneven": one, "weight_byte": one, "distinct": d["tokens"]}
     return {**d, "inside": d["n"], "sharing": 1.0} if "n" in d and equation != "gemm" else d
 
 

@@ -265,13 +265,14 @@ def experts_ffn(
 ) -> Time:
     r"""Fused mixture-of-experts feed-forward of one rank, without communication.
 
-    With R = T k / ep rows on the rank, H = hit experts / ep and m = R / H tokens an expert:
+    With R = T k / ep rows on the rank and H = hit experts / ep, each padded by m_0 rows:
 
     .. math::
-        t = t_0 + \left\| \frac{2 a R d I}{e_f P}\,i\,(1 + m_0/m),\ \frac{a H d I b_w}{e_b B} \right\|_4
+        t = t_0 + \left\| \frac{2 a d I}{e_f P}\,(i R + m_0 H),\ \frac{a H d I b_w}{e_b B} \right\|_4
         + \frac{R(4d + 6I) + 4Td}{e_a B} + H t_h
 
-    where i = 1 + u i_0 (1 - 1/ep) m / (m + m_i) is the load of the busiest rank under uneven routing.
+    where i = 1 + u i_0 (1 - 1/ep) is the load of the busiest rank under uneven routing. It does not depend on m: if it grew with the
+    tokens, twice the tokens could take more than twice the time, which two batches one after the other never do.
 
     Args:
         tokens: Tokens of the whole expert-parallel group, T [token].
@@ -291,18 +292,16 @@ def experts_ffn(
     References: dse-operator-fit
 
     >>> from dse.types import Moe
-    >>> c = Moe(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, activation_efficiency=1.0, tile_token=0.0, imbalance=0.0,
-    ...         imbalance_token=1.0)
+    >>> c = Moe(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, activation_efficiency=1.0, tile_token=0.0, imbalance=0.0)
     >>> t = experts_ffn(1.0, 7168.0, 2048.0, 3.0, 256.0, 8.0, 1.0, 0.0, 1.0, c, 2e15, 1 / 3.35e12, 0.0)
     >>> round(float(t.total) * 1e6, 1)
     105.3
     """
     hit = jnp.maximum(experts_hit(experts, per_token, tokens if distinct is None else distinct) / expert_parallel, TINY)
     rows = tokens * per_token / expert_parallel
-    each = rows / hit
-    busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel) * each / (each + constants.imbalance_token)
-    padded = rows + hit * constants.tile_token
-    compute = 2.0 * matrices * padded * hidden * width * busiest / (constants.compute_efficiency * peak_flop_per_s)
+    busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel)
+    padded = rows * busiest + hit * constants.tile_token
+    compute = 2.0 * matrices * padded * hidden * width / (constants.compute_efficiency * peak_flop_per_s)
     weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte
     moved = (rows * (4.0 * hidden + 6.0 * width) + 4.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
     core = _time(P_MOE, blend, constants.floor_s, compute, weights, 0.0, 0.0)

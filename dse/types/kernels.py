@@ -29,8 +29,7 @@ class Moe:
     memory_efficiency: Number
     activation_efficiency: Number
     tile_token: Number  # tokens an expert's tile is padded by
-    imbalance: Number  # extra work of the busiest rank under uneven routing, at many tokens an expert
-    imbalance_token: Number  # tokens an expert at which half of it is reached
+    imbalance: Number  # extra rows of the busiest rank under uneven routing
     hit_s: Number = 0.0  # seconds for each expert hit: its tile starts and its weights are fetched from another place
 
 
