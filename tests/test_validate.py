@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dse.catalog import load_catalog
+from dse.equations.roofline import experts_hit
 from dse.errors import InputError
 from dse.evaluate import ideal
 from dse.paths import data_dir
@@ -178,6 +179,17 @@ def test_a_layer_is_the_sum_of_its_parts(operators):
     parts = [v for k, v in found.items() if k.startswith("layer_part:")]
     assert found["layer_total"] == pytest.approx(sum(parts))
     assert found["layer_total"] == pytest.approx(float(total["value"]), rel=0.1)
+
+
+def test_balanced_routing_deals_experts_in_turn():
+    row = {"op": "moe_ffn_fused", "hidden_size": "64", "inter_size": "64", "topk": "8", "num_experts": "256", "precision_weights": "fp8"}
+    row |= {"moe_ep": "8", "unit": "us"}
+    for tokens, dealt in ((1, 8), (4, 32), (16, 128), (32, 256), (64, 256)):
+        even, random = (case({**row, "tokens": str(tokens), "routing": r}).sizes for r in ("balanced", ""))
+        assert float(experts_hit(256.0, 8.0, even["distinct"])) == pytest.approx(dealt, rel=1e-6)
+        assert float(experts_hit(256.0, 8.0, random["distinct"])) <= dealt * (1 + 1e-9)
+    lonely = case({**row, "num_experts": "8", "topk": "2", "tokens": "1", "routing": "balanced"}).sizes
+    assert float(experts_hit(8.0, 2.0, lonely["distinct"])) == pytest.approx(8.0)  # the timed rank always has one
 
 
 def test_rows_without_an_equation_say_so():

@@ -225,7 +225,9 @@ def _errors(problem: Problem, x: np.ndarray) -> np.ndarray:
     return np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
 
 
-def _intervals(fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], groups: list[str], plan: Plan) -> dict[str, dict[str, Constant]]:
+def _intervals(
+    fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], groups: list[str], plan: Plan
+) -> dict[str, dict[str, Constant]]:
     """Each constant with the 90 % interval that curvature and scatter of the fit give."""
     weights = np.ones(problem.rows)
     jacobian = np.asarray(problem.jacobian(x, weights))

@@ -186,8 +186,8 @@ def attention_prefill(
     .. math::
         t = t_0 + \left\| \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right),\ \frac{M}{e_b B},\ t_s S \right\|_2
 
-    What costs by the token (rotary embedding, cache writes, rescaling) runs at the rate of the vector units, as the exponential does: S_0 comes
-    out alike on chips whose matrix rates differ sevenfold.
+    What costs by the token (rotary embedding, cache writes, rescaling) runs at the rate of the vector units, as the exponential does:
+    S_0 comes out alike on chips whose matrix rates differ sevenfold.
 
     Args:
         prompt: Tokens of one prompt, S [token].
