@@ -85,7 +85,7 @@ def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
         canvas = leading or D.front(F.fronts(ds, V.COST, case.scenario, only=case, name="headline"))
         page.files["figures/headline.png"] = D.png(canvas)
     page.files["answers.json"] = _said(page)
-    body = "\n".join(page.body)
+    body, rules = D.share_styles("\n".join(page.body))
     named = [(a.name, a.title) for a in page.found]
     order = [*NAVIGATION[:1], *named, *NAVIGATION[1:]] if first else [*NAVIGATION[:-3], *named, *NAVIGATION[-3:]]
     links = "".join(f'<a href="#{esc(key)}">{esc(label)}</a>' for key, label in order if f'id="{esc(key)}"' in body)
@@ -94,6 +94,6 @@ def build(ds: xr.Dataset) -> tuple[str, dict[str, str | bytes]]:
     question = f'<p class="question">{esc(str(ds.attrs["question"]))}</p>' if ds.attrs.get("question") else ""
     text = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title>\n<style>{css}</style></head>\n<body><h1>{title}</h1>\n{question}\n<nav>{links}</nav>\n{body}\n</body></html>\n"
+        f"<title>{title}</title>\n<style>{css}\n{rules}</style></head>\n<body><h1>{title}</h1>\n{question}\n<nav>{links}</nav>\n{body}\n</body></html>\n"
     )
     return text, page.files

@@ -30,6 +30,7 @@ class Page:
     said: dict[str, str] = field(default_factory=dict)  # caption of every figure
     body: list[str] = field(default_factory=list)
     files: dict[str, str | bytes] = field(default_factory=dict)
+    listed: bool = False  # whether the assumptions that count stand on the page already
 
     def add(self, *blocks: str) -> None:
         self.body += [b for b in blocks if b]
@@ -62,8 +63,12 @@ def _method(kind: str, names: list[str]) -> str:
     return f"<p>{esc(METHODS.get(kind, kind))}</p>" + (f"<ul>{''.join(equations)}</ul>" if equations else "")
 
 
-def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True) -> str:
-    """The four folds under a figure: definition, method and equation, assumptions used, data. ``kind``: of ``METHODS``, or the text."""
+def _used(page: Page) -> str:
+    """The values that move the winner's cost; the table stands under the first figure, the others point to it."""
+    every = '<p>All values: <a href="#assumptions">assumptions</a>.</p>'
+    if page.listed:
+        return f'<p>The values that move the winner\'s cost: <a href="#used">table</a>.</p>{every}'
+    page.listed = True
     case, limit_s = V.headline(page.ds)
     v = V.view(page.ds, case)
     ranking = V.winners(v, V.limit_index(v, limit_s))
@@ -71,12 +76,17 @@ def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True
     effect = V.effects(page.ds, case, ranking[0][0]) if ranking else {}
     lead = [r for r in rows if r["name"] in effect] or rows[:12]
     used = T.assumptions(page.ds, lead, case, ranking[0][0] if ranking else None) if lead else "<p>None recorded.</p>"
+    return f'<div id="used">{used}</div>{every}'
+
+
+def folds(page: Page, kind: str, names: list[str], name: str, drawn: bool = True) -> str:
+    """The four folds under a figure: definition, method and equation, assumptions used, data. ``kind``: of ``METHODS``, or the text."""
     links = f'<a href="figures/{name}.csv">{name}.csv</a>' + (f', <a href="figures/{name}.svg">{name}.svg</a>' if drawn else "")
     return (
         '<div class="folds">'
         + (fold("Definition", _definitions(names)) if names else "")
         + fold("Method and equation", _method(kind, names))
-        + fold("Assumptions used", f'{used}<p>All values: <a href="#assumptions">assumptions</a>.</p>')
+        + fold("Assumptions used", _used(page))
         + fold("Data", f"<p>{links}</p>")
         + "</div>"
     )

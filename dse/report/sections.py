@@ -81,7 +81,9 @@ def answer(page: P.Page) -> None:
 
 def sampled(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
     """Probability of the headline's ranking, where samples were drawn."""
-    return uncertainty.chance_sentence(ds, case, limit_s) if uncertainty.known(ds, case) else ""
+    if not uncertainty.known(ds, case):
+        return ""
+    return f"{uncertainty.chance_sentence(ds, case, limit_s)} {uncertainty.cost_sentence(ds, case, limit_s)}".strip()
 
 
 def cost_figure(page: P.Page, y: str, scenario: str) -> str:

@@ -191,11 +191,42 @@ def chance_sentence(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
         first = ranking(ds, case, float(t))
         if first and first[0][1] >= SURE:
             sure.append(f"{W.number(1 / t)} ({label(first[0][0])})")
-    count = f" ({facts['inputs']:,} uncertain inputs, {facts['samples']:,} samples)" if facts else ""
+    count = f" ({facts['inputs']:,} uncertain inputs, {facts['samples']:,} samples, {accuracy(facts['samples'])})" if facts else ""
     text = f"{V.case_name(ds, case)}, at {W.number(1 / limit_s)} token/s/user: probability of being the cheapest family{count}: {said}. "
     if sure:
         return text + f"The ranking is sure to {W.percent(SURE)} at {', '.join(sure)} token/s/user."
     return text + f"At no promised speed is one family the cheapest with {W.percent(SURE)} probability."
+
+
+def accuracy(samples: int) -> str:
+    """How far a probability may lie off for the number of samples: two standard deviations at one half; Sobol points do better.
+
+    >>> accuracy(16384).replace(W.NARROW, " ")
+    'to 0.8 points'
+    """
+    return f"to {W.number(100 / samples ** (1 / 2), 1)} points"
+
+
+def cost_sentence(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
+    """What the likeliest family costs over the samples, beside its cost at the stated values."""
+    first = ranking(ds, case, limit_s)
+    if not first:
+        return ""
+    name = first[0][0]
+    at = _at(ds, "cost_quantile", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest")
+    low, middle, high = (float(at.sel(quantile=q)) for q in (0.05, 0.5, 0.95))
+    v = V.view(ds, case)
+    stated = next((cost for family, _, cost in V.winners(v, V.limit_index(v, limit_s)) if family == name), float("nan"))
+    if not np.isfinite(middle) or not np.isfinite(stated):
+        return ""
+    ends = f"{W.number(low)} to {W.number(high)}" if np.isfinite(high) else f"{W.number(low)} to not feasible"
+    text = f"Over the samples {label(name)} costs {W.number(middle)} USD/Mtoken in the median (90{W.NARROW}%: {ends})"
+    if stated < low:
+        return text + (
+            f"; {W.number(stated)} is what it costs at the stated values, several of which are ideals that can only be missed, "
+            "and for which the design was made."
+        )
+    return text + f"; {W.number(stated)} at the stated values."
 
 
 def shares(ds: xr.Dataset) -> SharesInfo | None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dse.report import view as V
 from dse.report.answers import balance, context, demand, formats, ownership, single_user, volume
-from dse.report.answers.charts import Drawn, Section
+from dse.report.answers.charts import Drawn, Section, likely
 
 __all__ = ["Answer", "Drawn", "Section", "answers", "lead", "sentence"]
 
@@ -47,7 +47,7 @@ def answers(ds: xr.Dataset) -> Iterator[Answer]:
     """Every analysis that this version can tell, in the study's order."""
     for a in V.attr(ds, "analyses", []):
         if a["kind"] in KINDS:
-            yield Answer(a["kind"], a["name"], a["title"], KINDS[a["kind"]](ds, part(ds, a["name"]), a["name"], a["facts"]))
+            yield Answer(a["kind"], a["name"], a["title"], KINDS[a["kind"]](ds, likely(part(ds, a["name"])), a["name"], a["facts"]))
 
 
 def lead(ds: xr.Dataset, found: list[Answer]) -> Answer | None:

@@ -19,9 +19,11 @@ EXISTING = "existing"
 EXISTING_LABEL = "Chips on the market"
 Row = dict[str, Any]
 BANDS = (
-    " Brackets and bands: 90 % of samples of every uncertain input, chips and layouts held. Several inputs can only be worse than their "
-    "central value, so that a central figure may lie outside its band; its median is then said too."
+    " Brackets and bands: 90 % of samples of every uncertain input, chips and layouts held. Several inputs stand at their ideal and can "
+    "only be worse: where a figure at the stated values falls outside of its range, the median of the samples takes its place, and the "
+    "bracket says both."
 )
+STATED = "_stated"
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,38 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def spoken(value: float, low: float = math.nan, high: float = math.nan, middle: float = math.nan) -> str:
-    """A value with its 90 % range where there is one; where the range leaves it out, with the median too.
+def likely(sub: xr.Dataset) -> xr.Dataset:
+    """An answer whose figures lie inside of their ranges: where one at the stated values does not, the median of the samples stands for it.
 
-    >>> spoken(95.0, 60.0, 140.0), spoken(5.0), spoken(0.5, 0.9, 9.0, 3.0)
-    ('95 [60 to 140]', '5', '0.5 [0.9 to 9, median 3]')
+    What was computed at the stated values stays under the name with ``_stated``.
+    """
+    out = sub.copy()
+    for name in [str(n) for n in sub.data_vars if {f"{n}_low", f"{n}_mid", f"{n}_high"} <= set(sub.data_vars)]:
+        stated = sub[name]
+        low, middle, high = (
+            sub[f"{name}_{e}"].reindex_like(stated).broadcast_like(stated).transpose(*stated.dims) for e in ("low", "mid", "high")
+        )
+        outside = ((stated < low) | (stated > high)) & np.isfinite(middle)
+        out[name] = xr.where(outside, middle, stated).assign_attrs(stated.attrs)
+        out[name + STATED] = stated
+    return out
+
+
+def spoken(value: float, low: float = math.nan, high: float = math.nan, stated: float = math.nan) -> str:
+    """A value with its 90 % range where there is one; where it is not that of the stated values, with that too.
+
+    >>> spoken(95.0, 60.0, 140.0), spoken(5.0), spoken(3.0, 0.9, 9.0, 0.5)
+    ('95 [60 to 140]', '5', '3 [0.9 to 9; at the stated values 0.5]')
     """
     if not (math.isfinite(low) and math.isfinite(high) and high > low):
         return W.number(value)
-    outside = f", median {W.number(middle)}" if not low <= value <= high and math.isfinite(middle) else ""
+    outside = f"; at the stated values {W.number(stated)}" if math.isfinite(stated) and stated != value else ""
     return f"{W.number(value)} [{W.number(low)} to {W.number(high)}{outside}]"
 
 
 def ranged(sub: xr.Dataset, name: str, **at: Any) -> str:
     """One number of an answer with its 90 % range where it is known."""
-    return spoken(pick(sub, name, **at), pick(sub, f"{name}_low", **at), pick(sub, f"{name}_high", **at), pick(sub, f"{name}_mid", **at))
+    return spoken(pick(sub, name, **at), *(pick(sub, f"{name}{e}", **at) for e in ("_low", "_high", STATED)))
 
 
 def band(sub: xr.Dataset, name: str, **at: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import BANDS, Axis, Drawn, Extra, Line, Section, band, label, lines, pick
+from dse.report.answers.charts import BANDS, STATED, Axis, Drawn, Extra, Line, Section, band, label, lines, pick
 
 esc = html.escape
 METHOD = (
@@ -35,7 +35,9 @@ def _said(sub: xr.Dataset, family: str, option: str) -> str:
     at = {"family": family, "option": option}
     central, low, high = (pick(sub, f"tokens_needed{e}", **at) for e in ("", "_low", "_high"))
     ends = [NEVER if x >= FAR else W.number(x) for x in (low, high) if np.isfinite(x)]
-    return (W.number(central) if np.isfinite(central) else NEVER) + (f" [{ends[0]} to {ends[1]}]" if ends else "")
+    stated = pick(sub, f"tokens_needed{STATED}", **at)
+    more = f"; at the stated values {W.number(stated)}" if np.isfinite(stated) and stated != central else ""
+    return (W.number(central) if central < FAR else NEVER) + (f" [{ends[0]} to {ends[1]}{more}]" if ends else "")
 
 
 def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:
@@ -53,7 +55,7 @@ def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:
         f"({label(first)}, against chips that are {cheap}, {facts['market_chips'][cheap]} at "
         f"{W.number(pick(sub, 'market_cost', option=cheap))} USD a million)"
     )
-    if np.isfinite(_needed(sub, first, cheap)):
+    if _needed(sub, first, cheap) < FAR:
         text += f", that is {W.number(_needed(sub, first, cheap) / per_day)} a day"
     if "hbm_gpu" in families and first != "hbm_gpu":
         text += f"; a GPU of one's own from {_said(sub, 'hbm_gpu', cheap)}"

@@ -11,9 +11,26 @@ import xarray as xr
 from dse import glossary
 from dse.report import tables as T
 from dse.report import words as W
-from dse.report.answers.charts import BANDS, Axis, Drawn, Extra, Line, Pair, Section, band, label, lines, listed, pairs, pick, ranged
+from dse.report.answers.charts import (
+    BANDS,
+    STATED,
+    Axis,
+    Drawn,
+    Extra,
+    Line,
+    Pair,
+    Section,
+    band,
+    label,
+    lines,
+    listed,
+    pairs,
+    pick,
+    ranged,
+)
 
 esc = html.escape
+STATED_RATIO = "ratio" + STATED
 METHOD = (
     "Chips are bred for one user at each promised speed, and for any number of users. The ratio is the cost of a token for one user who "
     "keeps an instance busy over the least cost of the reference family at its best batch, at the same promise. Factors that close the "
@@ -69,7 +86,9 @@ def sentence(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, A
         text += f" No single parameter of the chip, changed by factors up to {W.number(facts['reach'])}, would do it"
         together = {f: x for f in served if np.isfinite(x := pick(sub, "together", family=f))}
         least = min(together, key=lambda f: together[f], default="")
-        text += f"; every parameter of {label(least)} improved at once by {W.number(together[least])} would." if least else "."
+        text += (
+            f"; every parameter of {label(least)} improved at once by {W.number(together[least])} would (stated values)." if least else "."
+        )
     return text
 
 
@@ -136,7 +155,7 @@ def closing(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any]
     head = float(sub["limit"].values[np.argmin(np.abs(np.log(sub["limit"].values / facts["tpot_s"])))])
     shown, said, rows = [], [], []
     for f in served:
-        gains, now = sub["gain"].sel(family=f).values, pick(sub, "ratio", family=f, limit=head)
+        gains, now = sub["gain"].sel(family=f).values, pick(sub, STATED_RATIO if STATED_RATIO in sub else "ratio", family=f, limit=head)
         if not np.isfinite(gains).any():
             continue
         p = int(np.nanargmin(np.where(np.isin(sub["changed"].values, facts["common"]), np.inf, gains)))
@@ -152,13 +171,13 @@ def closing(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any]
             found = {n: pick(sub, n, **at) for n in ("closing", "gain", "gain_at")}
             rows.append({"family": f, "parameter": str(k), **found, "together": pick(sub, "together", family=f)})
     extra = Extra(down=[(1.0, "the batched price"), (facts["level"], f"{W.number(facts['level'])} times")])
-    title = f"one user's price over that of a batched {label(facts['against'])}; hollow: now, full: best single change"
+    title = f"one user's price over that of a batched {label(facts['against'])}; hollow: stated values, full: best single change"
     canvas = pairs(f"{name}_closing", shown, Axis(title), extra)
     best = min(shown, key=lambda r: r.full)
     caption = (
-        f"The best single change within a factor of {W.number(facts['reach'])}, at {W.number(1 / head)} token/s/user: {label(best.family)} "
-        f"with {best.words} comes to {W.number(best.full)} times the batched price. If every parameter of the chip improved at once, these "
-        f"factors would bring one user to {W.number(facts['level'])} times: {'; '.join(said)}."
+        f"From the stated values the best single change within {W.number(facts['reach'])}, at {W.number(1 / head)} token/s/user: "
+        f"{label(best.family)} with {best.words} comes to {W.number(best.full)} times the batched price. If every parameter of the chip "
+        f"improved at once, these factors would bring one user to {W.number(facts['level'])} times: {'; '.join(said)}."
     )
     alt = f"Pairs of marks of the ratio, now and after the best single change, one line a family. {caption}"
     return Drawn(f"{name}_closing", canvas, caption, alt, rows)

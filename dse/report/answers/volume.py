@@ -49,9 +49,6 @@ def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:
         f"life, a token on {family} costs {ratio} times that on the best {against} design; they break even at {_life(*ends)}, "
         f"with {W.number(float(wafers[0]))} wafers at {_life(high)}, with {W.number(float(wafers[-1]))} at {_life(low)}"
     )
-    middle = pick(sub, "ratio_mid", way=way, wafers=float(wafers[w]), life=float(life[y]))
-    if np.isfinite(middle) and (middle > 1) != (float(sub["ratio"].sel(way=way).values[w, y]) > 1):
-        text += f"; over the samples they rarely do (median {W.number(middle)} times), since several inputs can only be worse"
     most = [str(v) for v in sub["way"].values][-1]
     full = max((str(v) for v in sub["way"].values if "masks" in str(v)), key=lambda v: float(v.split()[0]))
     costs = [float(sub["ratio"].sel(way=v).values[w, y]) for v in (full, most)]
@@ -62,7 +59,7 @@ def _life(value: float, low: float = np.nan, high: float = np.nan) -> str:
     """A break-even life in months; always and never as words."""
     if value == 0:
         return "any life tried"
-    if not np.isfinite(value):
+    if not value < FAR:
         return "no life tried"
     ends = [NEVER if x > FAR else "0" if x == 0 else W.number(x * MONTHS) for x in (low, high) if not np.isnan(x)]
     return f"{W.number(value * MONTHS)}{f' [{ends[0]} to {ends[1]}]' if ends else ''} months"
