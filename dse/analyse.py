@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[float, float, str], None]
-SAMPLES, OTHERS, EXPLAINED = 16384, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
+SAMPLES, OTHERS, EXPLAINED = 32768, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
 QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
@@ -89,6 +89,7 @@ def _counted(s: uncertainty.Sampled) -> Mapping[str, int]:
 
 def quick(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int, budget: int, progress: Progress) -> xr.Dataset:
     """What a run of a study of some size adds to its Dataset."""
+    ds = with_regret(ds, study) if study.mix else ds
     if budget < LEAST_BUDGET or study.headline.analysis:  # an analysis of its own leads that report
         return ds
     return with_uncertainty(ds, study, catalog, questions, seed, QUICK, progress)
@@ -179,7 +180,7 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
     return flips.into(ds, found)
 
 
-FOLLOWED, CHECKED = 8, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
+FOLLOWED, CHECKED = 6, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 96  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
@@ -227,11 +228,15 @@ def with_breakevens(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Q
 
 def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
     """The Dataset with the regret of designs made for one case in the others, at the headline's owner and limit."""
-    return regret.into(ds, study.headline.scenario, study.headline.tpot, study.mix or None)
+    h = study.headline
+    out = regret.into(ds, h.scenario, h.tpot, study.mix or None)
+    if study.mix:
+        out.attrs["mix"] = json.dumps({"weights": dict(study.mix), "families": regret.mix_of(ds, h.scenario, h.tpot, h.model, study.mix)})
+    return out
 
 
 WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "flips", "regret")
-TOGETHER = (("uncertainty", "redesign"), ("elasticity", "limits", "breakeven", "flips", "regret"))  # each half about as long as the other
+TOGETHER = (("uncertainty", "elasticity", "limits", "regret"), ("redesign", "breakeven", "flips"))  # each half about as long as the other
 
 
 def analyse(

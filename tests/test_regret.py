@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,29 @@ def test_the_table_of_a_result_by_plain_loops(ds):
     assert by_name[R.WORST] == min(worst)
     everyone = [max(cost(i, c) / best[c] - 1 for c in found.cases) for i in usable]
     assert by_name[R.WORST] == pytest.approx(min(everyone))
+
+
+def test_the_mix_is_served_at_the_least_weighted_cost(ds):
+    """By plain loops: weights times costs of one design, the cheapest of each family; the report says the first two."""
+    from dse.report import regret as told
+
+    names = [str(w) for w in ds["workload"].values]
+    weights = {w: (k + 1) / sum(range(1, len(names) + 1)) for k, w in enumerate(names)}
+    scenario, limit, model = "owner-2026", 0.02, str(ds["model"].values[0])
+    found = R.mix_of(ds, scenario, limit, model, weights)
+    at = ds.sel(scenario=scenario, tpot_limit=limit, model=model)
+    cost = at["usd_per_million_output_token"].where((at["feasible"] > 0) & (at["below_4_bit"] == 0), np.inf)
+    whole = sum(w * cost.sel(workload=k) for k, w in weights.items())
+    least: dict[str, float] = {}
+    for family, status, x in zip(ds["family"].values, ds["status"].values, whole.values, strict=True):
+        if status == "hypothetical" and np.isfinite(x):
+            least[family] = min(least.get(family, np.inf), float(x))
+    assert {r["family"]: r["cost"] for r in found} == pytest.approx(least)
+    assert [r["cost"] for r in found] == sorted(least.values())
+    row = R.regret_of(ds, scenario, limit, weights)
+    assert R.MIX in row.rows and R.MEAN in R.regret_of(ds, scenario, limit).rows
+    mixed = ds.assign_attrs(mix=json.dumps({"weights": weights, "families": found}))
+    assert f"{found[0]['design'][:6]}) is cheapest" in told.mix_sentence(mixed) and told.mix_sentence(ds) == ""
 
 
 def test_into_keeps_the_table(ds):

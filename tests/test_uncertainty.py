@@ -230,7 +230,7 @@ def test_probabilities_agree_between_seeds_as_binomials_do(cat, study, question,
 
 @pytest.mark.long
 def test_probabilities_are_stable_to_one_point(cat, study, question, pair):
-    chance = [U.beats(U.sample(study, cat, pair, question, 16384, seed).costs)[0, 1] for seed in (1, 2)]
+    chance = [U.beats(U.sample(study, cat, pair, question, 32768, seed).costs)[0, 1] for seed in (1, 2)]
     assert np.abs(chance[0] - chance[1]).max() < 0.01
 
 

@@ -24,8 +24,9 @@ sentence. `dse run NAME` computes a study again; this page is written by `make q
 MIDDLE = """
 ## Thirty questions, ten of each reader
 
-Sentences are computed; brackets are 90 % ranges over samples of every uncertain input, and where a report's assumptions can only be worse
-than their central value, the median is said too. An architecture that is not a GPU rests on assumed constants.
+Sentences are computed; brackets are 90 % ranges over samples of every uncertain input. Where assumptions can only be worse than their
+stated values, the median of the samples stands for the figure, and the bracket also says what it is at the stated values. An architecture
+that is not a GPU rests on assumed constants.
 """
 
 

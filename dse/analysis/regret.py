@@ -14,7 +14,11 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray as xr
 
-MEAN, WORST = "least mean cost over the mix", "least worst regret"  # designs that are made for no single case
+MEAN, MIX, WORST = (
+    "least mean cost, each over its best",
+    "least cost of the mix",
+    "least worst regret",
+)  # designs that are made for no single case
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def regret_of(ds: xr.Dataset, scenario: str, limit_s: float, weights: Mapping[st
 
     Args:
         ds: Result of a study. scenario: Owner. limit_s: On the time per output token [s].
-        weights: Of the workloads in a mix (None: equal). Burned-in designs serve one model only and are left out.
+        weights: Shares of the workloads in a mix (None: none). Burned-in designs serve one model only and are left out.
     """
     among = (ds["status"].values == "hypothetical") & (ds["family"].values != "burned_in")
     costs, cases = _costs(ds, scenario, limit_s)
@@ -74,15 +78,36 @@ def regret_of(ds: xr.Dataset, scenario: str, limit_s: float, weights: Mapping[st
         rows.append(" / ".join(cases[j]))
         chosen.append(int(np.argmin(mine[:, j])))
     share = np.array([(weights or {}).get(cases[j][1], 1.0 if weights is None else 0.0) for j in known])
-    relative = mixed_cost(1.0 + values[:, known], share / share.sum())
+    share = share / share.sum()
+    # a mix weighs costs as they are, as its search does; without one every case counts alike, however dear it is
+    mean = (MEAN, mixed_cost(1.0 + values[:, known], share)) if weights is None else (MIX, mixed_cost(mine[:, known], share))
     worst = np.where(
         np.isfinite(values[:, known]).all(axis=1), np.max(np.where(np.isfinite(values[:, known]), values[:, known], 0.0), axis=1), np.inf
     )
-    for name, score in ((MEAN, relative), (WORST, worst)):
+    for name, score in (mean, (WORST, worst)):
         if np.isfinite(score).any():
             rows.append(name)
             chosen.append(int(np.argmin(score)))
     return Regret(tuple(rows), tuple(names[chosen]), tuple(cases), values[chosen])
+
+
+def mix_of(ds: xr.Dataset, scenario: str, limit_s: float, model: str, weights: Mapping[str, float]) -> list[dict[str, str | float]]:
+    """Families by the least cost of a mix that one design of theirs serves: family, design, cost [USD/Mtoken], the cheapest first.
+
+    Args:
+        model: Whose workloads are mixed. weights: Shares of the output tokens.
+    """
+    costs, cases = _costs(ds, scenario, limit_s)
+    at = [cases.index((model, w)) for w in weights]
+    mean = mixed_cost(costs[:, at], np.array(list(weights.values())))
+    real = ds["status"].values == "hypothetical"
+    rows: list[dict[str, str | float]] = []
+    for family in dict.fromkeys(str(f) for f in ds["family"].values[real]):
+        mine = np.where(real & (ds["family"].values == family), mean, np.inf)
+        i = int(np.argmin(mine))
+        if np.isfinite(mine[i]):
+            rows.append({"family": family, "design": str(ds["design"].values[i]), "cost": float(mine[i])})
+    return sorted(rows, key=lambda r: float(r["cost"]))
 
 
 def into(ds: xr.Dataset, scenario: str, limit_s: float, weights: Mapping[str, float] | None = None) -> xr.Dataset:

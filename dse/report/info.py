@@ -185,6 +185,9 @@ def bound_strip(ds: xr.Dataset, case: V.Case) -> StripInfo:
     return StripInfo("bound", tuple(names), tuple(float(v.limits_s[t]) for t in order), lines, winner, caption)
 
 
+WANTED = ("memory_bandwidth_byte_per_s", "sram_bandwidth_byte_per_s", "scale_up_bandwidth_byte_per_s", "peak_flop_per_s", "tdp_w")
+
+
 def tornado(ds: xr.Dataset) -> TornadoInfo | None:
     """Elasticities at the winners of the headline case; None where the Dataset has none."""
     case, limit_s = V.headline(ds)
@@ -203,5 +206,15 @@ def tornado(ds: xr.Dataset) -> TornadoInfo | None:
         f"what moves the winner ({glossary.label(family)}) most is {glossary.label(name)}: "
         f"1{W.NARROW}% more of it changes the cost by {W.number(slope, 2).replace('-', '−')}{W.NARROW}%."
     )
+    wanted = [(n, e) for n, e in lines if n in WANTED and n != name]
+    if wanted:
+        said = ", ".join(f"{glossary.label(n)} {W.number(e, 2).replace('-', '−')}{W.NARROW}%" for n, e in wanted)
+        caption += f" 1{W.NARROW}% more of what a designer can buy: {said}."
+    ranges = V.effects(ds, case, family)
+    if ranges:
+        widest = max(ranges, key=lambda n: abs(ranges[n][1] - ranges[n][0]))
+        ends = " to ".join(W.percent(x, signed=True) for x in sorted(ranges[widest]))
+        said = widest.partition(": ")[2] or widest
+        caption += f" Of all stated ranges (90{W.NARROW}%) that of {said} moves it most: {ends}."
     alt = f"Bars of elasticities of the cost, {len(panels)} families, up to {MOST_BARS} parameters each. {caption}"
     return TornadoInfo("elasticity", tuple(panels), caption, alt)

@@ -50,8 +50,24 @@ def regret(ds: xr.Dataset) -> RegretInfo | None:
     rows = tuple(names.get(str(r), str(r)) for r in ds["regret_row"].values)
     designs = tuple(f"{glossary.label(family[i])} {i[:6]}" for i in ids)
     values = tuple(tuple(float(x) for x in line) for line in table.reshape(len(rows), -1))
-    caption = _caption(rows, designs, tuple(names.values()), values)
+    caption = f"{mix_sentence(ds)} {_caption(rows, designs, tuple(names.values()), values)}".strip()
     return RegretInfo("regret", rows, designs, tuple(names.values()), values, caption, f"Table of regret, {len(rows)} designs. {caption}")
+
+
+def mix_sentence(ds: xr.Dataset) -> str:
+    """Which design serves the study's mix at the least cost, and what the next family costs; empty without a mix."""
+    mix = V.attr(ds, "mix", {})
+    if not mix or not mix["families"]:
+        return ""
+    first, *others = mix["families"]
+    parts = ", ".join(f"{V.name_of(ds, w)} {W.percent(x)}" for w, x in mix["weights"].items())
+    text = (
+        f"For a mix of output tokens ({parts}) one design of {glossary.label(first['family'])} ({first['design'][:6]}) is cheapest, "
+        f"{W.number(first['cost'])} USD/Mtoken"
+    )
+    if others:
+        text += f"; the next family, {glossary.label(others[0]['family'])}, costs {W.percent(others[0]['cost'] / first['cost'] - 1)} more"
+    return text + "."
 
 
 def _caption(rows: tuple[str, ...], designs: tuple[str, ...], cases: tuple[str, ...], values: tuple[tuple[float, ...], ...]) -> str:

@@ -10,8 +10,8 @@ from dse.report import draw as D
 from dse.report import fronts as F
 from dse.report import info as I
 from dse.report import page as P
+from dse.report import regret, uncertainty, worth
 from dse.report import tables as T
-from dse.report import uncertainty, worth
 from dse.report import view as V
 from dse.report import words as W
 from dse.report.answers import lead
@@ -62,8 +62,9 @@ def answer(page: P.Page) -> None:
         f"<p>{esc(W.existing_sentence(v, limit))} {esc(W.design_sentence(v, limit))}</p>",
         f"<p>{esc(W.regimes_sentence(v))} {esc(W.close_sentence(v))}</p>",
     )
-    below = W.below_sentence(v, limit)
+    below, mixed = W.below_sentence(v, limit), regret.mix_sentence(ds)
     page.add(
+        f'<p id="mix">{esc(mixed)}</p>' if mixed else "",
         f"<p>{esc(below)}</p>" if below else "",
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
         f"<p>{esc(sampled(ds, case, limit_s))}</p>",
