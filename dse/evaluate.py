@@ -22,7 +22,7 @@ from dse.equations.transformer import flop_per_token
 from dse.errors import InputError
 from dse.formats import default_format, pick
 from dse.serving.arrivals import Arrived, arrived, open_loop, stream_of
-from dse.serving.memory import both_slacks, memory_parts, slack_parts
+from dse.serving.memory import both_slacks, host_byte, memory_parts, slack_parts
 from dse.serving.modes import MODES, OPEN, SERVING, Loop, Passes, prompts_together
 from dse.serving.passes import Step, decode_step, machine, prefill_step, token_step
 from dse.types import (
@@ -75,6 +75,8 @@ class Performance:
     arrivals: Arrived | None = None
     prefill_chips: Number | None = None  # of another kind, and the mean power of one of them
     prefill_w: Number | None = None
+    host_byte: Number | None = None  # of cache in the host's memory, one chip's share
+    host_usd: Number | None = None  # of the memory that holds it
 
 
 @pytree()
@@ -112,6 +114,9 @@ class Metrics:
     slack: SlackParts
     arrivals: Arrived | None = None
     prefill_chips: Number | None = None  # of another kind than those that decode
+    host_byte_per_chip: Number | None = None  # cache in the host's memory
+    quality: Number | None = None  # as stated by the user
+    usd_per_million_adjusted_token: Number | None = None  # output tokens weighed by that
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of ``dse eval``: plain numbers, names instead of codes, ``None`` where a key does not apply."""
@@ -159,25 +164,30 @@ def performance(
     """
     asked = layout.format if layout.format is not None else default_format(chip, model.native)
     memory, kv = memory_parts(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
+    outside = host_byte(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
     mc = machine(chip, model, layout, kv)
     isl, osl, fresh = workload.input_tokens, workload.output_tokens, cut.fresh_tokens(workload)
     context = isl if mode == "decode" else isl + osl / 2.0
+    apart = mode == "disaggregated"
+    plan = layout if prefill_layout is None or not apart else prefill_layout
+    prompts = 1.0 if apart and arrivals is not None else prompts_together(chip, workload, layout, plan, mode)
+    other = prefill_chip if apart else None
+    first = chip if other is None else other
+    pre_memory, pre_kv = None, kv
+    if other is not None:
+        at_once = replace(plan, batch=prompts * cut.one(plan.dp), offload=None)
+        form = plan.format if plan.format is not None else default_format(first, model.native)
+        pre_memory, pre_kv = memory_parts(first, model, workload, at_once, form, "prefill")  # type: ignore[arg-type]
+    pre_mc = mc if plan is layout and other is None else machine(first, model, plan, pre_kv)
     if arrivals is not None:
-        stream, most = stream_of(mc, model, workload, layout, memory, kv, arrivals)
+        stream, most = stream_of(mc, model, workload, layout, memory, kv, arrivals, (pre_mc, plan) if apart else None)
         waits = queueing.everywhere(stream)
         full, layout = layout, replace(layout, batch=waits.concurrency * cut.one(layout.dp))
         context = isl + osl * (1.0 + arrivals.output_cv**2) / 2.0
+        if not apart:
+            plan = layout
+            prompts = prompts_together(chip, workload, layout, plan, mode)
     step = token_step(mc, model, workload, layout, context, kv)
-    plan = layout if prefill_layout is None or mode != "disaggregated" else prefill_layout
-    prompts = prompts_together(chip, workload, layout, plan, mode)
-    other = prefill_chip if mode == "disaggregated" else None
-    first = chip if other is None else other
-    pre_memory = None
-    if other is not None:
-        at_once = replace(plan, batch=prompts * cut.one(plan.dp))
-        form = plan.format if plan.format is not None else default_format(first, model.native)
-        pre_memory, kv = memory_parts(first, model, workload, at_once, form, "prefill")  # type: ignore[arg-type]
-    pre_mc = mc if plan is layout and other is None else machine(first, model, plan, kv)
     pre = prefill_step(pre_mc, model, workload, plan, prompts)
     chips = cut.instance_chips(layout)
     served = prompts if workload.samples is None else prompts * workload.samples  # answers that one prefill is for
@@ -185,7 +195,7 @@ def performance(
     if arrivals is None:
         loop = MODES[mode](chip, workload, layout, passes, model, mc.fmt)
     else:
-        loop = open_loop(chip, workload, layout, passes, stream, waits)
+        loop = open_loop(chip, workload, layout, passes, stream, waits, most if apart else None)
         passes = replace(passes, decode=replace(step, time=scale(waits.step_s / step.time.total, step.time)))
     zero = jnp.zeros_like(step.time.total + pre.time.total)  # one shape for all, whatever the mode leaves out
     peak = pick(mc.fmt.compute, chip.peak_flop_per_s)
@@ -204,9 +214,11 @@ def performance(
         time=_time_parts(passes.decode.time, loop.interference_s + zero),
         prefill_time=pre.time,
         memory=memory,
-        slack=slack_parts(chip, model, layout, memory)
+        slack=slack_parts(chip, model, layout, memory, outside)
         if pre_memory is None
-        else both_slacks(chip, first, model, layout, plan, memory, pre_memory),
+        else both_slacks(chip, first, model, layout, plan, memory, pre_memory, outside),
+        host_byte=outside,
+        host_usd=None if layout.offload is None or outside is None else outside * layout.offload.usd_per_byte,
         prefill_chips=loop.prefill_chips,
         prefill_w=None if loop.prefill_w is None or other is None else loop.prefill_w / cut.one(loop.prefill_chips) + other.static_w,
         format=mc.fmt,
@@ -217,8 +229,8 @@ def performance(
 def money(chip: Chip, prices: Prices, p: Performance, prefill_chip: Chip | None = None) -> CostParts:
     """USD per second of serving, by part, of one owner; chips of both kinds where another kind prefills."""
     if p.prefill_chips is None or prefill_chip is None:
-        return finance.cost_parts(chip, prices, p.chips, p.decode_chips, p.mean_w)
-    decode = finance.cost_parts(chip, prices, p.chips - p.prefill_chips, p.decode_chips, p.mean_w)
+        return finance.cost_parts(chip, prices, p.chips, p.decode_chips, p.mean_w, p.host_usd)
+    decode = finance.cost_parts(chip, prices, p.chips - p.prefill_chips, p.decode_chips, p.mean_w, p.host_usd)
     prefill = finance.cost_parts(prefill_chip, prices, p.prefill_chips, p.decode_chips, p.prefill_w)
     return jax.tree.map(jnp.add, decode, prefill)
 
@@ -251,6 +263,7 @@ def _evaluate(d: Deployment) -> Metrics:
     tokens = p.output_token_per_s + p.input_token_per_s
     facility = facility_w(d.chip, d.prices, p, d.prefill_chip)
     per_million = 1e6
+    per_token = cost / jnp.maximum(p.output_token_per_s, TINY) * per_million
     return Metrics(
         feasible=(worst_slack(p.slack) >= SLACK_TOLERANCE) & (p.mean_w > 0.0) & (True if seen is None else seen.load < 1.0),
         chips=p.chips,
@@ -265,7 +278,7 @@ def _evaluate(d: Deployment) -> Metrics:
         output_token_per_s_per_chip=p.output_token_per_s / p.chips,
         total_token_per_s_per_chip=tokens / p.chips,
         cost_usd_per_s=parts,
-        usd_per_million_output_token=cost / jnp.maximum(p.output_token_per_s, TINY) * per_million,
+        usd_per_million_output_token=per_token,
         usd_per_million_token=cost / jnp.maximum(tokens, TINY) * per_million,
         usd_per_chip_hour=cost / p.chips * 3600.0,
         j_per_output_token=facility / jnp.maximum(p.output_token_per_s, TINY),
@@ -283,6 +296,9 @@ def _evaluate(d: Deployment) -> Metrics:
         slack=p.slack,
         arrivals=seen,
         prefill_chips=p.prefill_chips,
+        host_byte_per_chip=p.host_byte,
+        quality=d.quality,
+        usd_per_million_adjusted_token=None if d.quality is None else per_token / jnp.maximum(d.quality, TINY),
     )
 
 
@@ -317,7 +333,14 @@ def evaluate(deployment: Deployment) -> Metrics:
         raise InputError(f"prefill_chip — found with {deployment.serving} serving, allowed with disaggregated")
     d = deployment if single else as_floats(deployment)
     layout = d.layout if _varies(d.layout.cp) else replace(d.layout, cp=None)
-    return _jitted(replace(d, model=cut.trimmed(d.model), layout=layout))
+    return _jitted(replace(d, model=cut.trimmed(d.model), workload=_trimmed(d.workload), layout=layout))
+
+
+def _trimmed(workload: Workload) -> Workload:
+    guess = workload.speculation
+    if guess is None or guess.draft is None:
+        return workload
+    return replace(workload, speculation=replace(guess, draft=cut.trimmed(guess.draft)))
 
 
 def _varies(degree: Number | None) -> bool:

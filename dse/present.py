@@ -117,8 +117,10 @@ def metrics_dict(m: Any) -> dict[str, Any]:
     result["time_s"] = _parts(m.time_s)
     result["memory_byte_per_chip"] = _parts(m.memory_byte_per_chip)
     result["constants"] = "calibrated" if float(m.calibrated) > 0.0 else "ideal"
-    if m.prefill_chips is not None:
-        result["prefill_chips"] = _number(m.prefill_chips)
+    for name in ("prefill_chips", "host_byte_per_chip", "quality", "usd_per_million_adjusted_token"):
+        value = getattr(m, name)
+        if value is not None:
+            result[name] = _number(value)
     if m.arrivals is not None:
         result["arrivals"] = arrivals_dict(m.arrivals)
     absent = (

@@ -79,8 +79,10 @@ def simulate(engine: Engine, rate: float, prompts: np.ndarray, outputs: np.ndarr
         elif n:
             length = engine.decode_s(n, context / n)
             until = running[0][0] - step
-            if not queue and nxt < size:
-                until = min(until, np.ceil((arrival[nxt] - t) / length))
+            if not queue and nxt < size:  # no step may begin after the next arrival: contexts, and so steps, grow meanwhile
+                gap = arrival[nxt] - t
+                until = min(until, gap // length + 1.0)
+                until = min(until, gap // engine.decode_s(n, context / n + until / 2.0) + 1.0)
             many = max(until, 1.0)
             length = many * engine.decode_s(n, context / n + many / 2.0)
         else:

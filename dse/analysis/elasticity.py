@@ -266,7 +266,7 @@ def front_points(
                 continue
             at = (d, m, w, s, t)
             degrees = {n: float(columns[n][at]) for n in ("tp", "pp", "cp", "dp", "ep", "batch")}
-            layout = Layout(**degrees, format=str(columns["format_weights"][at]))
+            layout = Layout(**degrees, format=str(columns["format_weights"][at]))  # type: ignore[arg-type]
             slack = (
                 1.0 - float(columns["tpot_s"][at]) / float(ds["tpot_limit"].values[t]),
                 1.0 - float(columns["ttft_s"][at]) / float(first_token.get(workload, np.inf)),

@@ -72,7 +72,7 @@ class Catalog:
 
     @cached_property
     def workloads(self) -> Mapping[str, Any]:
-        return Built(self.records["workloads"], _builder("workloads", "build_workload"))
+        return Built(self.records["workloads"], lambda record: _builder("workloads", "build_workload")(record, self))
 
     @cached_property
     def prices(self) -> Mapping[str, Any]:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dse import types
 from dse.errors import InputError
 from dse.paths import data_dir
 
+if TYPE_CHECKING:
+    from dse.catalog import Catalog
+
 SPREADS = ("input_cv", "output_cv")
 VALIDATED = "_validated.toml"
 
 
-def build_workload(record: Any) -> types.Workload:
-    """The numbers of a workload record: tokens of one request [token], evenness of routing [1].
+SELF = "self"  # the draft is an extra layer of the model
+GUESS = ("draft", "draft_tokens", "acceptance")
 
-    Raises InputError if input or output tokens are missing, or more tokens are shared than there are.
+
+def build_workload(record: Any, catalog: Catalog) -> types.Workload:
+    """The numbers of a workload record: tokens of one request [token], evenness of routing [1], samples, and how tokens are guessed.
+
+    Raises InputError if input or output tokens are missing, more tokens are shared than there are, or a guess is only half described.
     """
     values = record.values
     problems = [f"{record.file}: {n} — missing, allowed a number of tokens" for n in ("input_tokens", "output_tokens") if n not in values]
@@ -33,7 +40,23 @@ def build_workload(record: Any) -> types.Workload:
         output_tokens=values["output_tokens"].value,
         uneven_routing=values["uneven_routing"].value if "uneven_routing" in values else 1.0,
         shared_prefix_tokens=shared,
+        samples=values["samples"].value if "samples" in values else None,
+        speculation=_guessed(record, catalog),
     )
+
+
+def _guessed(record: Any, catalog: Catalog) -> types.Speculation | None:
+    """Speculative decoding of a record; None without it. Nothing about the draft is assumed."""
+    given = {"draft": record.meta.get("draft")} | {n: record.values[n].value for n in GUESS[1:] if n in record.values}
+    if given == {"draft": None}:
+        return None
+    problems = [f"{record.file}: {n} — missing, allowed a value beside {', '.join(m for m in GUESS if m != n)}"
+                for n in GUESS if given.get(n) is None]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+    name = given["draft"]
+    draft = None if name == SELF else catalog.models[catalog.resolve("models", str(name))]
+    return types.Speculation(tokens=given["draft_tokens"], acceptance=given["acceptance"], draft=draft)
 
 
 def ttft_limit_s(record: Any) -> float | None:

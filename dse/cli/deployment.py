@@ -17,7 +17,9 @@ DEGREES = ("tp", "pp", "cp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
 DEFAULT_PRICES = "owner-2026"
 SHORT = {name: f"layout.{name}" for name in (*DEGREES, "batch")} | {"isl": "workload.input_tokens", "osl": "workload.output_tokens"}
-SERVED = "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples".split()  # told where given
+SERVED = (
+    "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples kv_offload quality".split()
+)  # told where given
 ONE_PHASE = ("decode", "prefill")  # kinds of serving in which the number of output tokens does not count
 
 
@@ -51,10 +53,13 @@ class Asked:
     draft_tokens: float | None = None
     acceptance: float | None = None
     samples: float | None = None
+    kv_offload: float | None = None
+    quality: float | None = None
 
 
 def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, Any]]:
     """The deployment, and the question in plain words (ids instead of aliases) for the answer. Raises InputError with every mistake."""
+    from dse.catalog.host import offload
     from dse.types import Deployment, Layout
 
     problems: list[str] = []
@@ -77,7 +82,8 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
         raise InputError(problems)
     hardware = ideal_or_not(catalog.chips[chip], asked.constants)
     name = _format_name(asked, hardware, catalog.models[model])
-    layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name)
+    held = None if asked.kv_offload is None else offload(catalog, chip, asked.kv_offload)
+    layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name, offload=held)
     if guessed is not None:
         workload = replace(workload, speculation=guessed)
     if asked.samples is not None:
@@ -93,6 +99,7 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
         prices=catalog.prices[prices],
         arrivals=arrivals,
         serving=asked.serving,
+        quality=asked.quality,
     )
     ids = {"chip": chip, "model": model, "workload": asked.workload and catalog.resolve("workloads", asked.workload), "prices": prices}
     return made, question(asked, ids, workload)
@@ -138,11 +145,9 @@ def workload_of(asked: Asked, catalog: Catalog) -> Workload:
     return Workload(input_tokens=float(asked.isl or 0.0), output_tokens=float(osl or 0.0))
 
 
-SELF = "self"  # the draft is an extra layer of the model
-
-
 def speculation_of(asked: Asked, catalog: Catalog) -> Speculation | None:
     """Speculative decoding as asked; None without it. Raises InputError: nothing about the draft is assumed."""
+    from dse.catalog.workloads import SELF
     from dse.types import Speculation
 
     given = {"--draft": asked.draft, "--draft-tokens": asked.draft_tokens, "--acceptance": asked.acceptance}
@@ -180,6 +185,7 @@ USUAL_SPREAD = "chat"  # workload whose spread of lengths stands in where none i
 def arrivals_of(asked: Asked, catalog: Catalog) -> Arrivals | None:
     """How requests arrive; None for a closed loop. Spreads come from the options, else from the workload. Raises InputError."""
     from dse.catalog.workloads import spreads
+    from dse.evaluate import OPEN
     from dse.types import Arrivals
 
     if asked.arrivals is None and asked.load is None:
@@ -192,8 +198,8 @@ def arrivals_of(asked: Asked, catalog: Catalog) -> Arrivals | None:
     problems += [f"{n} — {_found(x)}, allowed {what}" for n, (x, what) in limits.items() if x is not None and not _above(x, 0)]
     cvs = {"--input-cv": asked.input_cv, "--output-cv": asked.output_cv}
     problems += [f"{n} — {_found(x)}, allowed 0 or more" for n, x in cvs.items() if x is not None and not _above(x, -EPSILON)]
-    if asked.serving != "aggregated":
-        problems.append(f"--arrivals — found with {asked.serving} serving, allowed with aggregated")
+    if asked.serving not in OPEN:
+        problems.append(f"--arrivals — found with {asked.serving} serving, allowed with {', '.join(OPEN)}")
     if problems:
         raise InputError(problems)
     record = catalog.records["workloads"][catalog.resolve("workloads", asked.workload or USUAL_SPREAD)]
@@ -229,6 +235,11 @@ def _choices(asked: Asked) -> list[str]:
     ]
     degrees = [(f"--{name}", getattr(asked, name)) for name in DEGREES]
     problems += [f"{name} — {_found(n)}, allowed a number from 1" for name, n in degrees if not (math.isfinite(n) and n >= 1)]
+    shares = (
+        ("--kv-offload", asked.kv_offload, 0.0, "a share of the cache from 0 to 1"),
+        ("--quality", asked.quality, EPSILON, "a worth above 0, at most 1"),
+    )
+    problems += [f"{name} — {_found(x)}, allowed {what}" for name, x, least, what in shares if x is not None and not least <= x <= 1]
     return problems if _above(asked.batch, 0) else [*problems, f"--batch — {_found(asked.batch)}, allowed a number of requests above 0"]
 
 

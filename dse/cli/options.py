@@ -40,6 +40,9 @@ DraftTokens = Annotated[float | None, typer.Option("--draft-tokens", metavar="N"
 Acceptance = Annotated[float | None, typer.Option("--acceptance", metavar="X", help="Probability that a drafted token is accepted.")]
 Samples = Annotated[float | None, typer.Option("--samples", metavar="N", help="Answers drawn for one input; each counts in the batch.")]
 
+KvOffload = Annotated[float | None, typer.Option("--kv-offload", metavar="X", help="Share of the KV cache in the memory of the host.")]
+Quality = Annotated[float | None, typer.Option("--quality", metavar="X", help="Worth of a token, as you state it; shown apart.")]
+
 MaxTpot = Annotated[str | None, typer.Option("--max-tpot", metavar="TIME", help='Limit on time per output token, such as "30ms".')]
 MaxTtft = Annotated[str | None, typer.Option("--max-ttft", metavar="TIME", help='Limit on time to first token, such as "2s".')]
 MaxChips = Annotated[int | None, typer.Option("--max-chips", metavar="N", min=1, help="Chips of an instance at most.")]

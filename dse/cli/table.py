@@ -41,11 +41,18 @@ def metrics_text(answer: Mapping[str, Any]) -> str:
         lines += [title, *(f"  {glossary.label(name):<{WIDTH}} {shown(name, answer[name])}{_interval(answer, name)}" for name in names), ""]
     if answer.get("arrivals"):
         lines += [*_arrivals(answer["arrivals"]), ""]
+    lines += _stated(answer)
     lines += _memory(answer["memory_byte_per_chip"])
     for name, unit in PARTS.items():
         if answer[name]:
             lines += ["", f"{glossary.label(name)}", *_bars(answer[name], unit)]
     return "\n".join(lines)
+
+
+def _stated(answer: Mapping[str, Any]) -> list[str]:
+    """What was asked beside: cache in the host's memory, and the cost of a token of the stated worth."""
+    names = [n for n in ("host_byte_per_chip", "quality", "usd_per_million_adjusted_token") if answer.get(n) is not None]
+    return ["As asked", *(f"  {glossary.label(n):<{WIDTH}} {shown(n, answer[n])}" for n in names), ""] if names else []
 
 
 def _arrivals(seen: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,15 @@ BUSIEST = 0.995  # loads are held below this, so that the answer stays finite be
 
 
 @pytree()
+class Ahead:
+    """Prefill on ranks of its own, each serving one prompt after another; the cache then travels to the rank that decodes."""
+
+    load: Number  # of such a rank
+    service_s: Number  # (LENGTHS, ...) for which a prompt occupies it
+    own_s: Number  # (LENGTHS, ...) from its start there until the cache has arrived
+
+
+@pytree()
 class Stream:
     """What one attention rank is asked to do and how long its steps take. Leading axes: lengths, or counts of requests."""
 
@@ -31,6 +40,7 @@ class Stream:
     pair_s: Number  # (LENGTHS, ...) of two equal prompts together
     prompt_tokens: Number  # (LENGTHS, ...) that must be computed
     chunk_tokens: Number  # of a step at most
+    ahead: Ahead | None = None  # None: prompts are prefilled beside the decoding of others
 
 
 def counts(slots: Number) -> Number:

@@ -69,7 +69,9 @@ def provisioned_w(chip: Chip, prices: Prices, chip_w: Number) -> Number:
     return pue * (chip_w * (1.0 + conversion) + prices.host_w * chip.host_share)
 
 
-def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number, mean_w: Number) -> CostParts:
+def cost_parts(
+    chip: Chip, prices: Prices, chips: Number, distinct_dies: Number, mean_w: Number, beside_usd: Number | None = None
+) -> CostParts:
     """USD per second of serving of an instance, by part.
 
     Capital and NRE of chips that die with their model are written off over the model's life, everything else over the server's.
@@ -79,6 +81,7 @@ def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number,
     Args:
         chip, prices: As in the deployment. chips: Of the instance [1].
         distinct_dies: Different burned-in dies in one copy [1]. mean_w: Mean power of one chip while serving [W].
+        beside_usd: Further capital of one slot, such as host memory that holds cache, paid by the owner even where chips are rented [USD].
 
     Returns: ``CostParts`` [USD/s].
 
@@ -92,6 +95,8 @@ def cost_parts(chip: Chip, prices: Prices, chips: Number, distinct_dies: Number,
     slot = (prices.server_usd + prices.network_usd + prices.storage_usd) * chip.host_share + (1.0 - inside_price) * chip.system_usd
     capital = own * chip_price(chip, prices) * chip_rate
     system = own * slot * server_rate
+    if beside_usd is not None:
+        system = system + chips * beside_usd * server_rate
     nre = own * nre_per_chip(chip, prices, distinct_dies) * chip_rate
     energy = own * provisioned_w(chip, prices, mean_w) * prices.energy_usd_per_j
     site = own * provisioned_w(chip, prices, chip.tdp_w) * prices.facility_usd_per_j

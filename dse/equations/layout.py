@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from dse.equations.smooth import TINY
-from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Store, System, Workload, pytree
+from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Offload, Store, System, Workload, pytree
 
 
 @pytree()
@@ -173,6 +173,24 @@ def place(chip: Chip, weights: Number, kv: Number) -> Placement:
         weight_j_per_byte=mean("j_per_byte", w, stores),
         kv_s_per_byte=mean("s_per_byte", k, stores[1:]),
         kv_j_per_byte=mean("j_per_byte", k, stores[1:]),
+    )
+
+
+def offloaded(placement: Placement, offload: Offload) -> Placement:
+    """The same placement with a share of the cache behind the host's link, read after the rest (no overlap is assumed).
+
+    What prefill writes there is some per mille of the link's bandwidth and is not charged in time.
+
+    >>> host = Store(capacity_byte=2.5e11, s_per_byte=1 / 64e9, j_per_byte=0.0)
+    >>> near = Placement(weight_s_per_byte=0.0, weight_j_per_byte=0.0, kv_s_per_byte=1 / 3.2e12, kv_j_per_byte=0.0)
+    >>> round(1e-9 / offloaded(near, Offload(share=0.5, host=host, usd_per_byte=0.0)).kv_s_per_byte, 1)  # 2 / (1/3200 + 1/64)
+    125.5
+    """
+    x = offload.share
+    return replace(
+        placement,
+        kv_s_per_byte=(1.0 - x) * placement.kv_s_per_byte + x * offload.host.s_per_byte,
+        kv_j_per_byte=(1.0 - x) * placement.kv_j_per_byte + x * offload.host.j_per_byte,
     )
 
 

@@ -64,7 +64,7 @@ def gamma_above(t: Number, mean: Number, variance: Number) -> Number:
     shape = jnp.maximum(mean * mean / jnp.maximum(variance, TINY), TINY)
     spread = 1.0 / (9.0 * shape)
     z = (jnp.cbrt(jnp.maximum(t / jnp.maximum(mean, TINY), SMALLEST)) - 1.0 + spread) / jnp.sqrt(spread)
-    return erfc(z / jnp.sqrt(2.0)) / 2.0
+    return jnp.where(t > 0.0, erfc(z / jnp.sqrt(2.0)) / 2.0, 1.0)
 
 
 def quantile(above, lowest: Number, highest: Number) -> Number:

@@ -14,18 +14,21 @@ References: kleinrock1975, bonald-proutiere-2003, wilson-hilferty-1931
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 
-from dse.equations.crowd import BUSIEST, COUNTS, Crowd, Stream, counts, crowd
+from dse.equations.crowd import BUSIEST, COUNTS, Ahead, Crowd, Stream, counts, crowd
 from dse.equations.quantiles import LENGTHS, QUANTILES, STEEP, gamma_above, length_weights, lengths, quantile
 from dse.equations.smooth import TINY
 from dse.types import Number, pytree
 
-__all__ = ["COUNTS", "LENGTHS", "QUANTILES", "Stream", "Waits", "counts", "everywhere", "length_weights", "lengths", "waits"]
+__all__ = ["COUNTS", "LENGTHS", "QUANTILES", "Ahead", "Stream", "Waits", "counts", "everywhere", "length_weights", "lengths", "waits"]
 
 ROUNDS = 4  # of the fixed point between load by prefills and concurrency
+LARGE = 3.0  # standard deviations of a step over its mean that a long one has
 FAR = 40.0  # standard deviations above the mean at which it starts
 STRAIGHT = 1e-2  # skewness, or age over life, below which its formula would lose digits
 
@@ -69,6 +72,8 @@ def waits(q: Stream) -> Waits:
 
     nothing = jnp.zeros_like(mean_of(fixed) * q.rate_per_s * q.output_tokens)
     share, c, f, t = once(*jax.lax.fori_loop(0, ROUNDS, improve, (nothing + 1.0, nothing, nothing)))
+    if q.ahead is not None:
+        f = after(f, q.ahead, weights)
     return Waits(
         tpot_s=t.token_s,
         ttft_s=mean_of(f.own_s) + f.mean_s + c.full * f.slot_s,
@@ -83,12 +88,13 @@ def waits(q: Stream) -> Waits:
 
 def everywhere(q: Stream) -> Waits:
     """``waits`` for any broadcasting shape of deployments."""
-    shape = jnp.broadcast_shapes(*(jnp.shape(x)[n:] for x, n in zip(jax.tree.leaves(q), jax.tree.leaves(LEADING), strict=True)))
+    axes = LEADING if q.ahead is None else replace(LEADING, ahead=Ahead(load=0, service_s=1, own_s=1))
+    shape = jnp.broadcast_shapes(*(jnp.shape(x)[n:] for x, n in zip(jax.tree.leaves(q), jax.tree.leaves(axes), strict=True)))
 
     def flat(x: Number, leading: int) -> Number:
         return jnp.moveaxis(jnp.reshape(jnp.broadcast_to(x, jnp.shape(x)[:leading] + shape), (*jnp.shape(x)[:leading], -1)), -1, 0)
 
-    found = jax.vmap(waits)(jax.tree.map(flat, q, LEADING))
+    found = jax.vmap(waits)(jax.tree.map(flat, q, axes))
     return jax.tree.map(lambda y: jnp.reshape(jnp.moveaxis(y, 0, -1), (*jnp.shape(y)[1:], *shape)), found)
 
 
@@ -98,12 +104,63 @@ LEADING = Stream(
 
 
 @pytree()
+class Cycle:
+    """Steps of a rank: every prompt that arrives in one is prefilled in the next."""
+
+    seen_s: Number  # length of the step that a newcomer meets, longer than the mean step
+    seen_s2: Number  # its variance
+    busy: Number  # share of the time in steps with prompts
+    load: Number  # share of the time that is prefill
+    gain: Number  # prefill time that a second of delay brings, at the margin
+    met_s: Number  # variance of the prefill time that arrives in a second [s^2/s]
+    met_s2: Number  # its third cumulant [s^3/s]
+
+
+def cycle(rate_per_s: Number, decode_s: Number, fixed_s: Number, p1: Number, p2: Number, p3: Number) -> Cycle:
+    r"""Lengths of steps: decoding, a fixed part where any prompt is in the step, and a part of each prompt.
+
+    The number of prompts is Poisson with mean :math:`\lambda L`, L the step before; L's cumulants follow from those of the sum.
+
+    Args:
+        decode_s: Of a step [s]. fixed_s: Shared by the prompts of a step [s]. p1, p2, p3: Moments of what one more adds [s, s^2, s^3].
+    """
+    own = jnp.minimum(rate_per_s * p1, BUSIEST)
+    mean = decode_s / (1.0 - own)
+    for _ in range(ROUNDS):
+        mean = (decode_s + fixed_s * -jnp.expm1(-rate_per_s * mean)) / (1.0 - own)
+    mean = jnp.maximum(mean, TINY)
+    m = rate_per_s * mean
+    some = -jnp.expm1(-m)
+    y1 = m * p1
+    y2, y3 = m * p2 + y1**2, m * p3 + 3.0 * y1 * m * p2 + y1**3
+    x1 = fixed_s * some + y1
+    x2 = fixed_s**2 * some + 2.0 * fixed_s * y1 + y2
+    x3 = fixed_s**3 * some + 3.0 * fixed_s**2 * y1 + 3.0 * fixed_s * y2 + y3
+    variance, third = x2 - x1**2, x3 - 3.0 * x1 * x2 + 2.0 * x1**3
+    gain = jnp.minimum(own + rate_per_s * fixed_s * jnp.exp(-m), BUSIEST)
+    wide = variance / (1.0 - gain**2)
+    skew = (third + 3.0 * gain * variance / mean * wide) / (1.0 - gain**3)
+    return Cycle(
+        seen_s=mean + wide / mean,
+        seen_s2=jnp.maximum(skew / mean + wide - (wide / mean) ** 2, 0.0),
+        busy=jnp.minimum((some * decode_s + x1) / mean, BUSIEST),
+        load=x1 / mean,
+        gain=gain,
+        met_s=variance / mean,
+        met_s2=third / mean,
+    )
+
+
+@pytree()
 class First:
     """Parts of the time to first token, and what they leave behind for the tokens after it."""
 
     own_s: Number  # (LENGTHS, ...) own prefill and the decoding of others beside it
     mean_s: Number  # wait for the running step and the prompts ahead, and prompts in the same step behind
     variance_s2: Number
+    quiet_s: Number  # the same wait where the running step has no prompts: mean, variance
+    quiet_s2: Number
+    quiet: Number  # probability of that
     slot_s: Number  # wait for a slot of those who find none
     seen_s: Number  # step that a newcomer meets
     share: Number  # of the time in prefills, without what is shared by those of one step
@@ -125,41 +182,62 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     p1, p2, p3 = (jnp.sum(weights * added_s**i, axis=0) for i in (1, 2, 3))
     load = jnp.minimum(q.rate_per_s * (p1 + c.step_s * chunks), BUSIEST)
     share = jnp.minimum(q.rate_per_s * p1, BUSIEST)
+    y = cycle(q.rate_per_s, c.step_s, fixed_s, p1, p2, p3)
     few = 1.0 - c.full  # who waited for a slot finds no prompts ahead
     base = c.step_s + fixed_s * -jnp.expm1(-q.rate_per_s * c.step_s / (1.0 - share))
     queue = q.rate_per_s * p2 / (2.0 * (1.0 - load)) * few
     residual = base * (1.0 + load) / (2.0 * (1.0 - load))
-    seen = base / (1.0 - share) + q.rate_per_s * p2 / (1.0 - share**2)  # longer than the mean step
     chunk = p1 / jnp.maximum(chunks, TINY)
-    behind = 1.0 / (2.0 / jnp.maximum(share * seen, TINY) + 2.0 / chunk)
+    behind = 1.0 / (2.0 / jnp.maximum(share * y.seen_s, TINY) + 2.0 / chunk)
     own = q.prefill_s + c.step_s * jnp.maximum(q.prompt_tokens / q.chunk_tokens, 1.0)
-    mean = queue + residual + behind
-    step = base / (1.0 - share)
-    step_var = q.rate_per_s * p2 * step / (1.0 - share**2)
-    step_third = (q.rate_per_s * p3 * step + 3.0 * share * q.rate_per_s * p2 * step_var) / (1.0 - share**3)
-    seen_var = jnp.maximum(step_third / step + step_var - (step_var / step) ** 2, 0.0)
     half = 0.5 + share
-    gate_var = (seen_var + seen**2) / 12.0 + q.rate_per_s * p2 * seen + half**2 * seen_var
-    gated = gate_var * (mean / (half * seen)) ** 2  # many prompts a chunk: all go together after the running step
+    alone = jnp.minimum(2.0 * chunks, 1.0)  # few prompts a chunk: one after the other; many: all go together after the running step
+    mean = alone * (queue + residual + behind) + (1.0 - alone) * half * y.seen_s
+    gated = (y.seen_s2 + y.seen_s**2) / 12.0 + q.rate_per_s * p2 * y.seen_s + half**2 * y.seen_s2
     single = queue**2 + q.rate_per_s * p3 / (3.0 * (1.0 - load)) * few + (residual**2 + behind**2) / 3.0 + behind / p1 * p2
-    alone = jnp.minimum(2.0 * chunks, 1.0)  # few: one after the other
     variance = alone * single + (1.0 - alone) * gated
     whole = jnp.sum(weights * own, axis=0)
     own_variance = jnp.sum(weights * own * own, axis=0) - whole**2
-    left = jnp.maximum(share * (whole + mean) - behind, 0.0) * few
+    left = jnp.maximum(y.load * (whole + mean) - behind, 0.0) * few
+    quiet_s = half * c.step_s
     return First(
         own_s=own,
         mean_s=mean,
         variance_s2=variance,
         slot_s=c.wait_s,
-        seen_s=seen,
-        share=share,
+        quiet_s=quiet_s,
+        quiet_s2=c.step_s**2 / 12.0 + q.rate_per_s * p2 * c.step_s,
+        quiet=1.0 - jnp.clip(alone * load + (1.0 - alone) * y.busy, STRAIGHT, BUSIEST),
+        seen_s=y.seen_s,
+        share=y.gain,
         left_s=left,
-        left_s2=(share**2 * (variance + own_variance) + q.rate_per_s * p2 * (whole + mean)) * few,
+        left_s2=(share**2 * (variance + own_variance) + y.met_s * (whole + mean)) * few,
         chunk_s=chunk,
         behind_s=behind,
-        met_s=q.rate_per_s * p2 * few,
-        met_s2=q.rate_per_s * p3 * few,
+        met_s=y.met_s * few,
+        met_s2=y.met_s2 * few,
+    )
+
+
+def after(f: First, ahead: Ahead, weights: Number) -> First:
+    r"""The time to first token where prompts pass a rank of their own before: its wait by Pollaczek and Khinchine.
+
+    .. math:: W = \frac{\rho\,E[S^2]}{2\,E[S]\,(1-\rho)},\quad Var(W) = W^2 + \frac{\rho\,E[S^3]}{3\,E[S]\,(1-\rho)}
+
+    References: kleinrock1975
+    """
+    s1, s2, s3 = (jnp.sum(weights * ahead.service_s**i, axis=0) for i in (1, 2, 3))
+    busy = jnp.clip(ahead.load, STRAIGHT, BUSIEST)
+    wait = busy * s2 / (2.0 * s1 * (1.0 - busy))
+    variance = wait**2 + busy * s3 / (3.0 * s1 * (1.0 - busy))
+    return replace(
+        f,
+        own_s=f.own_s + ahead.own_s,
+        mean_s=f.mean_s + wait,
+        variance_s2=f.variance_s2 + variance,
+        quiet_s=f.mean_s,
+        quiet_s2=f.variance_s2,
+        quiet=1.0 - busy,
     )
 
 
@@ -191,7 +269,7 @@ def answers(q: Stream, c: Crowd, f: First, share: Number) -> Answers:
     averaged = 2.0 * (jnp.expm1(-x) + x) / (x * x)
     variance = c.token_var * averaged * rest**2 + (f.met_s * time + f.left_s2) * free**2 / steps**2 + (STEEP * c.token_step_s) ** 2
     third = (f.met_s2 * free**3 + 3.0 * f.met_s**2 * free**4) * time / steps**3
-    most = c.token_step_s + f.chunk_s
+    most = c.token_step_s + LARGE * jnp.sqrt(c.token_var) + f.chunk_s
     spread = jnp.sqrt(variance)
     z = (most - time / steps) / spread
     above = erfc(z / jnp.sqrt(2.0)) / 2.0
@@ -224,9 +302,14 @@ def _token_quantile(t: Answers) -> Number:
 def _first_quantile(c: Crowd, f: First, weights: Number) -> Number:
     """Percentiles of the time to first token: own length by quadrature, waits by their mean and variance."""
 
+    some = 1.0 - f.quiet
+    behind = jnp.maximum((f.mean_s - f.quiet * f.quiet_s) / some, f.quiet_s)
+    square = (f.variance_s2 + f.mean_s**2 - f.quiet * (f.quiet_s2 + f.quiet_s**2)) / some - behind**2
+    spread = jnp.maximum(square, f.quiet_s2)
+
     def above(t: Number) -> Number:
         left = t[:, None] - f.own_s[None]
-        free = gamma_above(left, f.mean_s, f.variance_s2)
+        free = f.quiet * gamma_above(left, f.quiet_s, f.quiet_s2) + some * gamma_above(left, behind, spread)
         waiting = gamma_above(left, f.mean_s + f.slot_s, f.variance_s2 + f.slot_s**2)
         return jnp.sum(weights[None] * ((1.0 - c.full) * free + c.full * waiting), axis=1)
 

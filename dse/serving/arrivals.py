@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dse.equations import layout as cut
 from dse.equations import queueing
+from dse.equations.smooth import TINY
 from dse.equations.transformer import Machine
 from dse.serving.modes import Loop, Passes
 from dse.serving.passes import prefill_step, token_step
@@ -21,7 +22,7 @@ class Arrived:
     """What users see when requests arrive at random; beside the means and the 99th percentiles of ``Metrics``."""
 
     rate_per_s: Number
-    load: Number  # over the rate at which all slots stay busy
+    load: Number  # over the rate at which all slots stay busy, or prompts enter one chunk after another
     slots: Number  # requests at the same time at most, on one attention rank: as asked, or what the cache has room for
     concurrency: Number  # requests decoding at the same time, mean of one attention rank
     full: Number  # probability that a newcomer finds no slot
@@ -40,14 +41,29 @@ class Arrived:
 
 
 def stream_of(
-    mc: Machine, model: LLM, workload: Workload, layout: Layout, memory: MemoryParts, kv: Number, a: Arrivals
+    mc: Machine,
+    model: LLM,
+    workload: Workload,
+    layout: Layout,
+    memory: MemoryParts,
+    kv: Number,
+    a: Arrivals,
+    before: tuple[Machine, Layout] | None = None,
 ) -> tuple[Any, Number]:
-    """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots."""
+    """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots.
+
+    ``before`` is the machine and layout of a prefill instance where another one prefills.
+    """
     s, isl, osl = mc.chip.kernels.system, workload.input_tokens, workload.output_tokens
     answer = osl * (1.0 + a.output_cv**2)  # of a request in service: long answers stay longer
     room = memory.capacity - memory.weights - memory.activations - memory.reserve
     shape = jnp.zeros_like(isl * osl * a.input_cv * a.output_cv * room * layout.batch * layout.tp * layout.pp)
-    slots = jnp.clip(room / cut.cache_byte(model, isl + answer, layout, mc.fmt), 1.0, cut.ranks(layout)) + shape
+    each = cut.cache_byte(model, isl + answer, layout, mc.fmt)
+    fit = room / each
+    if layout.offload is not None:
+        x = layout.offload.share
+        fit = jnp.minimum(fit / jnp.maximum(1.0 - x, TINY), layout.offload.host.capacity_byte / (each * jnp.maximum(x, TINY)))
+    slots = jnp.clip(fit, 1.0, cut.ranks(layout)) + shape
     width = cut.one(layout.dp)
 
     def decoding(requests: Number) -> Number:
@@ -62,9 +78,13 @@ def stream_of(
     pairs = jax.vmap(prefilling)(jnp.concatenate([tokens, tokens]), jnp.concatenate([0.0 * tokens + 1.0, 0.0 * tokens + 2.0]))
     alone, pair = jnp.split(pairs, 2)
     steps = jax.vmap(decoding)(queueing.counts(slots))
+    if before is not None:
+        return _decoding_stream(mc, model, workload, layout, a, before, slots, steps, tokens)
     whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
-    most = slots / (jnp.maximum(osl - 1.0, 0.0) * steps[-1] + slots * whole)
-    rate = most * a.load if a.rate_per_s is None else a.rate_per_s / width
+    kept_full = slots / (jnp.maximum(osl - 1.0, 0.0) * steps[-1] + slots * whole)
+    entering = 1.0 / (whole + steps[-1] * cut.fresh_tokens(workload) / s.chunk_token)
+    most = jnp.minimum(kept_full, entering)
+    rate = _rate(a, most, width)
     stream = queueing.Stream(
         rate_per_s=rate,
         slots=slots,
@@ -79,8 +99,77 @@ def stream_of(
     return stream, most
 
 
-def open_loop(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream: Any, w: Any) -> Loop:
-    """Continuous batching under random arrivals; ``layout.batch`` is the mean concurrency."""
+def _rate(a: Arrivals, most: Number, width: Number) -> Number:
+    """Arrivals of one rank: stated for all ranks together, or as a share of the most."""
+    return most * a.load if a.rate_per_s is None else a.rate_per_s / width
+
+
+def _decoding_stream(
+    mc: Machine,
+    model: LLM,
+    workload: Workload,
+    layout: Layout,
+    a: Arrivals,
+    before: tuple[Machine, Layout],
+    slots: Number,
+    steps: Number,
+    tokens: Number,
+) -> tuple[Any, Number]:
+    """The same for a rank that only decodes: prompts come from ranks of their own, so many that these are busy as provisioned."""
+    other, plan = before
+    s, isl, fresh = other.chip.kernels.system, workload.input_tokens, cut.fresh_tokens(workload)
+    nothing = steps[0] * TINY + 0.0 * tokens  # prefill takes no time of this rank
+
+    def prefilling(length: Number) -> tuple[Number, Number]:
+        work = prefill_step(other, model, replace(workload, input_tokens=length + isl - fresh), plan, 1.0)
+        return work.stage_s, work.time.total
+
+    occupied, through = jax.vmap(prefilling)(tokens)
+    slower = jnp.maximum(mc.chip.scale_out.s_per_byte, other.chip.scale_out.s_per_byte)
+    moved = cut.cache_byte(model, tokens + isl - fresh, plan, mc.fmt) * slower
+    most = slots / (jnp.maximum(workload.output_tokens - 1.0, 1.0) * steps[-1])
+    rate = _rate(a, most, cut.one(layout.dp))
+    stream = queueing.Stream(
+        rate_per_s=rate,
+        slots=slots,
+        output_tokens=workload.output_tokens,
+        output_cv=a.output_cv,
+        step_s=steps,
+        prefill_s=nothing,
+        pair_s=2.0 * nothing,
+        prompt_tokens=0.0 * tokens + 1.0,
+        chunk_tokens=s.chunk_token,
+        ahead=queueing.Ahead(load=rate / most * s.prefill_load, service_s=occupied + 0.0 * tokens, own_s=through + moved),
+    )
+    return stream, most
+
+
+def _open_apart(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream: Any, w: Any, most: Number) -> Loop:
+    """Disaggregated serving under random arrivals: prefill ranks for the rate at which the decoding ranks are full."""
+    first = chip if p.other is None else p.other
+    width, each = cut.one(layout.dp), cut.one(p.plan.dp)
+    weights = queueing.length_weights(stream.ahead.service_s)
+    busy_s = jnp.sum(weights * stream.ahead.service_s, axis=0)
+    instances = most * width * busy_s / (each * first.kernels.system.prefill_load)
+    prefill_chips = instances * cut.instance_chips(p.plan)
+    requests = stream.rate_per_s * width
+    steps = stream.rate_per_s * jnp.maximum(workload.output_tokens - 1.0, 0.0) / w.concurrency
+    decode_w, prefill_w = steps * p.decode.energy_j, requests / each / p.prompts * p.prefill.energy_j
+    loop = Loop(
+        tpot_s=w.tpot_s,
+        ttft_s=chip.kernels.system.first_token_s + w.ttft_s,
+        requests_per_s=requests,
+        chips=p.chips + prefill_chips,
+        power_w=decode_w + prefill_w,
+        interference_s=w.tpot_s - w.step_s,
+    )
+    return loop if p.other is None else replace(loop, prefill_chips=prefill_chips, prefill_w=prefill_w)
+
+
+def open_loop(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream: Any, w: Any, most: Number | None = None) -> Loop:
+    """Serving under random arrivals; ``layout.batch`` is the mean concurrency, ``most`` the full rate where another instance prefills."""
+    if most is not None:
+        return _open_apart(chip, workload, layout, p, stream, w, most)
     s, width = chip.kernels.system, cut.one(layout.dp)
     through = p.prefill.time.total - p.prefill.stage_s  # of the stages behind the first
     requests = stream.rate_per_s * width

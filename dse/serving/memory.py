@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +11,14 @@ from dse.equations import layout as cut
 from dse.equations import speculation
 from dse.formats import computed_in, default_format
 from dse.types import LLM, Chip, Format, Layout, MemoryParts, Number, SlackParts, Workload
+
+
+def host_byte(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: Format, serving_mode: str) -> Number | None:
+    """Cache of all requests in the host's memory, of one chip's share [byte]; None where all of it lies on the chips."""
+    if layout.offload is None:
+        return None
+    here, _ = memory_parts(chip, model, workload, replace(layout, offload=None), fmt, serving_mode)
+    return layout.offload.share * here.kv
 
 
 def memory_parts(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt: Format, serving_mode: str) -> tuple[MemoryParts, Number]:
@@ -23,6 +33,8 @@ def memory_parts(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt
         form = fmt if guess is None else computed_in(chip, default_format(chip, guess.native))
         kv = kv + cut.all_caches_byte(draft, workload, held * workload.output_tokens, layout, form)
         weights = weights + cut.weight_byte(draft, layout, form)
+    if layout.offload is not None:
+        kv = (1.0 - layout.offload.share) * kv
     general, reserve = cut.capacity_byte(chip, s)
     tokens = workload.input_tokens if serving_mode != "decode" else cut.ranks(layout)
     parts = MemoryParts(
@@ -35,12 +47,16 @@ def memory_parts(chip: Chip, model: LLM, workload: Workload, layout: Layout, fmt
     return parts, kv
 
 
-def slack_parts(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts) -> SlackParts:
+def slack_parts(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts, outside: Number | None = None) -> SlackParts:
+    """Distance to every limit; ``outside`` is the cache in the host's memory, whose room counts as memory too."""
     spilled = jnp.maximum(memory.weights - chip.weight_store.capacity_byte, 0.0)
     general = memory.capacity - chip.weight_store.capacity_byte
     used = spilled + memory.kv + memory.activations + memory.reserve
+    room = (general - used) / jnp.maximum(memory.capacity, 1.0)
+    if layout.offload is not None:
+        room = jnp.minimum(room, 1.0 - outside / layout.offload.host.capacity_byte)
     return SlackParts(
-        memory=(general - used) / jnp.maximum(memory.capacity, 1.0),
+        memory=room,
         divisibility=cut.shape_slack(model, layout),
         reticle=chip.slack.reticle,
         beachfront=chip.slack.beachfront,
@@ -50,7 +66,15 @@ def slack_parts(chip: Chip, model: LLM, layout: Layout, memory: MemoryParts) -> 
 
 
 def both_slacks(
-    chip: Chip, first: Chip, model: LLM, layout: Layout, plan: Layout, memory: MemoryParts, pre_memory: MemoryParts
+    chip: Chip,
+    first: Chip,
+    model: LLM,
+    layout: Layout,
+    plan: Layout,
+    memory: MemoryParts,
+    pre_memory: MemoryParts,
+    outside: Number | None = None,
 ) -> SlackParts:
-    """The tighter limits of the decoding and of the prefill instance."""
-    return jax.tree.map(jnp.minimum, slack_parts(chip, model, layout, memory), slack_parts(first, model, plan, pre_memory))
+    """The tighter limits of the decoding and of the prefill instance (whose prompts stay on its chips)."""
+    here = replace(plan, offload=None)
+    return jax.tree.map(jnp.minimum, slack_parts(chip, model, layout, memory, outside), slack_parts(first, model, here, pre_memory))

@@ -98,7 +98,7 @@ MODES = {
 
 
 SERVING = tuple(MODES)
-OPEN = ("aggregated",)  # modes that may have random arrivals
+OPEN = ("aggregated", "disaggregated")  # modes that may have random arrivals
 
 
 def prompts_together(chip: Chip, workload: Workload, layout: Layout, plan: Layout, mode: str) -> Number:

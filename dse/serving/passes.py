@@ -34,6 +34,8 @@ def machine(chip: Chip, model: LLM, layout: Layout, kv_byte: Number) -> Machine:
     weights = cut.weight_byte(model, layout, fmt)
     own_layer = _depth(chip, model, layout) / layout.pp  # where layers have hardware of their own, each has its share of the chip
     placement = cut.place(chip, weights, kv_byte)
+    if layout.offload is not None:
+        placement = cut.offloaded(placement, layout.offload)
     return Machine(
         chip=chip,
         fmt=fmt,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dse.types.base import Number, pytree
-from dse.types.chip import Chip
+from dse.types.chip import Chip, Store
 from dse.types.formats import Format, named_format
 from dse.types.model import LLM
 
@@ -40,6 +40,15 @@ class Arrivals:
 
 
 @pytree()
+class Offload:
+    """Part of every request's cache lies in the memory of the host and passes its link in every step."""
+
+    share: Number  # of the cache
+    host: Store  # one chip's share of the host: capacity; time and energy of the slower of link and memory
+    usd_per_byte: Number  # of host memory, paid for what is held
+
+
+@pytree()
 class Layout:
     """How one instance is cut over chips: ``chips = tp * pp * cp * dp``; ``ep`` re-uses the chips of a stage."""
 
@@ -50,6 +59,7 @@ class Layout:
     ep: Number | None = 1.0
     batch: Number = 1.0  # requests in the instance at the same time, all chips together
     format: Format | str | None = None  # None: the format of release, or the next wider one that the chip computes
+    offload: Offload | None = None  # None: the whole cache lies on the chips
 
     def __post_init__(self) -> None:
         """Turn the name of a format (``"fp8"``, or ``"fp8/bf16"`` with a cache format) into its numbers."""
@@ -98,3 +108,4 @@ class Deployment:
     prefill_chip: Chip | None = None  # disaggregated serving: chip of a prefill instance (None: as ``chip``)
     arrivals: Arrivals | None = None  # None: a closed loop of ``layout.batch`` requests; else at most that many at the same time
     serving: str = "aggregated"  # aggregated | disaggregated | decode | prefill | static
+    quality: Number | None = None  # worth of a token, stated by the user (such as 0.97 for a coarse format); None: not asked
