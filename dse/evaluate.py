@@ -24,7 +24,7 @@ from dse.formats import default_format, pick
 from dse.serving.arrivals import Arrived, arrived, open_loop, stream_of
 from dse.serving.memory import both_slacks, host_byte, memory_parts, slack_parts
 from dse.serving.modes import MODES, OPEN, SERVING, Loop, Passes, prompts_together
-from dse.serving.passes import Step, decode_step, machine, prefill_step, token_step
+from dse.serving.passes import Step, decode_step, depth, machine, prefill_step, token_step
 from dse.types import (
     LLM,
     SLACK_TOLERANCE,
@@ -198,6 +198,10 @@ def performance(
         loop = open_loop(chip, workload, layout, passes, stream, waits, most if apart else None)
         passes = replace(passes, decode=replace(step, time=scale(waits.step_s / step.time.total, step.time)))
     zero = jnp.zeros_like(step.time.total + pre.time.total)  # one shape for all, whatever the mode leaves out
+    seen = None
+    if arrivals is not None:
+        stages, fixed = depth(chip, model, full), loop.ttft_s - waits.ttft_s
+        seen = arrived(workload, full, arrivals, stream, most, waits, fixed, stages)
     peak = pick(mc.fmt.compute, chip.peak_flop_per_s)
     prompt_flop = prompts * cut.one(plan.dp) * fresh * flop_per_token(model, isl - fresh / 2.0)
     return Performance(
@@ -222,7 +226,7 @@ def performance(
         prefill_chips=loop.prefill_chips,
         prefill_w=None if loop.prefill_w is None or other is None else loop.prefill_w / cut.one(loop.prefill_chips) + other.static_w,
         format=mc.fmt,
-        arrivals=None if arrivals is None else arrived(workload, full, arrivals, stream, most, waits, loop.ttft_s - waits.ttft_s),
+        arrivals=seen,
     )
 
 

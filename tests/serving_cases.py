@@ -1,6 +1,7 @@
 """Configurations at random for the comparison of the queueing formulas with a simulation, and the simulated engine of each.
 
-The draws were fixed before the formulas were first compared: seed ``TUNED`` for work on the formulas, ``FRESH`` for the one report.
+Seed ``TUNED`` was looked at while the formulas were made (beside engines of made-up constants); ``FRESH`` is for the one report. Chips
+of three kinds beside GPUs are drawn too. Where a simulated figure is noisy, the simulation goes on four times as long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dse.evaluate import as_floats, decode_step, evaluate, machine, prefill_step
 from dse.types import Arrivals, Deployment, Layout, Workload
 from tests.des import Engine, lognormal, simulate
 
-TUNED, FRESH, COUNT = 20261127, 20261128, 40
+TUNED, FRESH, COUNT = 20261127, 20261130, 40
 SYSTEMS = (
     ("nvidia-h100-sxm", "llama-3-8b", {"tp": 1.0}),
     ("nvidia-h100-sxm", "llama-3-70b", {"tp": 8.0}),
@@ -138,9 +139,18 @@ def engine_of(case: Case) -> tuple[Engine, float]:
 KEYS = ("tpot_mean", "tpot_p50", "tpot_p90", "tpot_p99", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99")
 GOALS = {"tpot_mean": 0.05, "tpot_p99": 0.10, "ttft_mean": 0.10, "ttft_p99": 0.20}
 BLOCKS = 10
+NOISY = 0.25  # of the goal: a standard error above it makes the simulation longer
+LONGER = 4
 
 
 def simulated(case: Case, requests: int, seed: int = 7) -> tuple[dict[str, float], dict[str, float], float]:
+    """As ``simulated_once``; once more with more requests where a figure that has a goal is noisy."""
+    found = simulated_once(case, requests, seed)
+    noisy = any(found[1][key] > NOISY * goal for key, goal in GOALS.items())
+    return simulated_once(case, LONGER * requests, seed) if noisy else found
+
+
+def simulated_once(case: Case, requests: int, seed: int = 7) -> tuple[dict[str, float], dict[str, float], float]:
     """What the simulated users of a case see, the standard error of each figure (from blocks of time), and the arrivals of the instance."""
     engine, rate = engine_of(case)
     w, rng = case.deployment.workload, np.random.default_rng(seed)

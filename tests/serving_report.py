@@ -21,6 +21,7 @@ from tests.serving_cases import FRESH, GOALS, KEYS, TUNED, draw, predicted, simu
 
 OUT = Path(__file__).resolve().parent.parent / "reports" / "serving"
 REQUESTS = 60_000
+TWO_SIDED = 1.96  # standard errors of a 95 % interval
 
 
 def compare(seed: int, requests: int, count: int = 40) -> list[dict[str, object]]:
@@ -44,18 +45,22 @@ def compare(seed: int, requests: int, count: int = 40) -> list[dict[str, object]
 def summary(rows: list[dict[str, object]]) -> list[str]:
     """Share of configurations within the goal, median and worst error of each figure."""
     lines = [
-        "| draw | figure | goal | within | median error | worst | its configuration | median noise of the simulation |",
-        "|---|---|---|---|---|---|---|---|",
+        "| draw | figure | goal | within | within, the simulation's own 95 % interval added | median error | worst | its configuration "
+        "| median noise of the simulation |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for seed in dict.fromkeys(row["draw"] for row in rows):
         mine = [row for row in rows if row["draw"] == seed]
         for key, goal in GOALS.items():
             errors = np.abs([float(str(row[f"{key}_error"])) for row in mine])
-            noise = np.median([float(str(row[f"{key}_noise"])) for row in mine])
+            noises = np.array([float(str(row[f"{key}_noise"])) for row in mine])
+            noise = np.median(noises)
+            allowed = goal + TWO_SIDED * noises
             worst = int(errors.argmax())
             name = {TUNED: "tuned", FRESH: "fresh"}.get(int(str(seed)), str(seed))
             lines.append(
-                f"| {name} | {key} | {goal:.0%} | {int((errors <= goal).sum())} of {len(mine)} | {np.median(errors):.1%} "
+                f"| {name} | {key} | {goal:.0%} | {int((errors <= goal).sum())} of {len(mine)} "
+                f"| {int((errors <= allowed).sum())} of {len(mine)} | {np.median(errors):.1%} "
                 f"| {errors[worst]:.0%} | {mine[worst]['case']}, {mine[worst]['input_tokens']:g}/{mine[worst]['output_tokens']:g}, "
                 f"load {mine[worst]['load']} | {noise:.1%} |"
             )
@@ -78,7 +83,9 @@ def main() -> None:
         f"JAX {jax.__version__}, NumPy {np.__version__}.",
         f"{requests} requests a configuration; draws {TUNED} (looked at while the formulas were made) and {FRESH} (run once, afterwards).",
         "Time to first token is compared without the fixed time of the host, which would flatter it.",
-        "Noise: standard error of the simulated figure from ten blocks of time, relative.",
+        "Noise: standard error of the simulated figure from ten blocks of time, relative; where it is above a quarter of a goal, "
+        "four times as many requests were simulated.",
+        "Load is over the most that the rank can serve: slots kept full, or prompts entering one chunk a step.",
         "",
     ]
     (OUT / "percentiles.md").write_text("\n".join([*head, *summary(rows), ""]), encoding="utf-8")

@@ -86,8 +86,8 @@ def validated() -> dict[str, tuple[float, float]]:
 def outside(answer: Mapping[str, float | None]) -> list[str]:
     """What of an answer under arrivals lies outside the validated ranges, in words.
 
-    >>> outside({"load": 0.9, "pp": 1.0})
-    ['load 0.9 (compared with simulation from 0 to 0.85)']
+    >>> outside({"load": 0.9, "stages": 1.0})
+    ['load 0.9 (compared with simulation from 0.02 to 0.85)']
     """
     return [
         f"{name} {value:.4g} (compared with simulation from {low:g} to {high:g})"

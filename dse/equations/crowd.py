@@ -99,7 +99,9 @@ def crowd(q: Stream, prefill_share: Number, backlog_s: Number, entry_s: Number) 
     mass = p * weight
     last = step[-1]
     ratio = jnp.minimum(jnp.exp(log_a + held[-1]) / q.slots, BUSIEST)
-    wider = (1.0 + 1.0 / (1.0 - prefill_share) ** 2) / 2.0  # variance of the number: every prefill also delays departures
+    wider = (
+        1.0 / (1.0 - prefill_share) ** 2
+    )  # variance of the number: an arrival adds itself and, by its prefill, keeps others from leaving
     flat, flat_none = jnp.exp((log_p - top) / wider), jnp.exp(-top / wider)
     flat_tail = flat[-1] * ratio / (1.0 - ratio)
     entering = jnp.minimum(q.rate_per_s * entry_s, q.slots / 2.0)  # slots of those that do not decode yet

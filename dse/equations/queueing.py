@@ -183,7 +183,7 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     load = jnp.minimum(q.rate_per_s * (p1 + c.step_s * chunks), BUSIEST)
     share = jnp.minimum(q.rate_per_s * p1, BUSIEST)
     y = cycle(q.rate_per_s, c.step_s, fixed_s, p1, p2, p3)
-    few = 1.0 - c.full  # who waited for a slot finds no prompts ahead
+    few = 1.0 - c.full  # who waited for a slot finds no prompts ahead; where slots are full, prompts enter as others leave
     base = c.step_s + fixed_s * -jnp.expm1(-q.rate_per_s * c.step_s / (1.0 - share))
     queue = q.rate_per_s * p2 / (2.0 * (1.0 - load)) * few
     residual = base * (1.0 + load) / (2.0 * (1.0 - load))
@@ -191,7 +191,7 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     behind = 1.0 / (2.0 / jnp.maximum(share * y.seen_s, TINY) + 2.0 / chunk)
     own = q.prefill_s + c.step_s * jnp.maximum(q.prompt_tokens / q.chunk_tokens, 1.0)
     half = 0.5 + share
-    alone = jnp.minimum(2.0 * chunks, 1.0)  # few prompts a chunk: one after the other; many: all go together after the running step
+    alone = jnp.minimum(chunks, 1.0)  # few prompts a chunk: one after the other; many: all go together after the running step
     mean = alone * (queue + residual + behind) + (1.0 - alone) * half * y.seen_s
     gated = (y.seen_s2 + y.seen_s**2) / 12.0 + q.rate_per_s * p2 * y.seen_s + half**2 * y.seen_s2
     single = queue**2 + q.rate_per_s * p3 / (3.0 * (1.0 - load)) * few + (residual**2 + behind**2) / 3.0 + behind / p1 * p2
@@ -214,8 +214,8 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
         left_s2=(share**2 * (variance + own_variance) + y.met_s * (whole + mean)) * few,
         chunk_s=chunk,
         behind_s=behind,
-        met_s=y.met_s * few,
-        met_s2=y.met_s2 * few,
+        met_s=y.met_s * few**2,
+        met_s2=y.met_s2 * few**3,
     )
 
 
@@ -250,7 +250,7 @@ class Answers:
     variance_s2: Number
     third_s3: Number  # third cumulant
     most_s: Number  # a step with a full chunk
-    token_s: Number  # mean time per token
+    token_s: Number  # mean over requests of their time per token
     sat_out_s: Number  # decoding time lost to prefills that waited at the first token, mean over requests
 
 
@@ -281,7 +281,7 @@ def answers(q: Stream, c: Crowd, f: First, share: Number) -> Answers:
         variance_s2=variance,
         third_s3=third,
         most_s=most,
-        token_s=whole / jnp.sum(weights * steps, axis=0),
+        token_s=jnp.sum(weights * mean, axis=0),
         sat_out_s=jnp.maximum(whole / rest - jnp.sum(weights * steps, axis=0) * c.token_step_s, 0.0),
     )
 

@@ -37,7 +37,8 @@ class Arrived:
     output_tokens: Number
     input_cv: Number
     output_cv: Number
-    pp: Number
+    stages: Number  # that a token passes one after another: pipeline stages, or layers with hardware of their own
+    separate_prefill: Number  # 1 where another instance prefills, else 0
 
 
 def stream_of(
@@ -184,7 +185,7 @@ def open_loop(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream:
     )
 
 
-def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: Number, w: Any, fixed_s: Number) -> Arrived:
+def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: Number, w: Any, fixed_s: Number, stages: Number) -> Arrived:
     (t50, t90, t99), (f50, f90, f99) = w.tpot_quantile_s, w.ttft_quantile_s + fixed_s
     return Arrived(
         rate_per_s=stream.rate_per_s * cut.one(layout.dp),
@@ -203,5 +204,6 @@ def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: 
         output_tokens=workload.output_tokens,
         input_cv=a.input_cv,
         output_cv=a.output_cv,
-        pp=layout.pp,
+        stages=stages,
+        separate_prefill=0.0 if stream.ahead is None else 1.0,
     )

@@ -32,7 +32,7 @@ def machine(chip: Chip, model: LLM, layout: Layout, kv_byte: Number) -> Machine:
         return replace(mixed, floor_s=mixed.floor_s * s.kernel_floor)
 
     weights = cut.weight_byte(model, layout, fmt)
-    own_layer = _depth(chip, model, layout) / layout.pp  # where layers have hardware of their own, each has its share of the chip
+    own_layer = depth(chip, model, layout) / layout.pp  # where layers have hardware of their own, each has its share of the chip
     placement = cut.place(chip, weights, kv_byte)
     if layout.offload is not None:
         placement = cut.offloaded(placement, layout.offload)
@@ -64,7 +64,7 @@ class Step:
     work: Work
 
 
-def _depth(chip: Chip, model: LLM, layout: Layout) -> Number:
+def depth(chip: Chip, model: LLM, layout: Layout) -> Number:
     """Microbatches in flight: pipeline stages, or all layers where each has hardware of its own."""
     hardwired = chip.kernels.system.layer_pipelined
     return layout.pp + hardwired * (jnp.maximum(cut.layers(model), layout.pp) - layout.pp)
@@ -87,8 +87,8 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     """One decoding step of all requests: every request gets one token, or verifies ``query`` tokens."""
     s = mc.chip.kernels.system
     rank = cut.ranks(layout)
-    depth = _depth(mc.chip, model, layout)
-    b, together = cut.microbatch(rank, depth), cut.microbatch(rank, layout.pp)
+    deep = depth(mc.chip, model, layout)
+    b, together = cut.microbatch(rank, deep), cut.microbatch(rank, layout.pp)
     p = Pass(
         gemm_tokens=b * query,
         sequences=together,
@@ -105,7 +105,7 @@ def decode_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, con
     time = replace(walked, total=walked.total + host, overhead=walked.overhead + host)
     passes, attention_passes = rank / b, rank / together
     moved = (
-        passes * layout.pp / depth * work.weight_byte * mc.placement.weight_s_per_byte
+        passes * layout.pp / deep * work.weight_byte * mc.placement.weight_s_per_byte
         + attention_passes * work.kv_byte * mc.placement.kv_s_per_byte
     )
     energy = _energy(mc, layout, work, passes, attention_passes)
@@ -145,8 +145,8 @@ def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, re
     """Prefill of ``requests`` prompts together on each attention rank."""
     s = mc.chip.kernels.system
     hardwired, prompt = s.layer_pipelined, cut.fresh_tokens(workload)
-    depth = _depth(mc.chip, model, layout)
-    stream = 1.0 + hardwired * (depth - 1.0)
+    deep = depth(mc.chip, model, layout)
+    stream = 1.0 + hardwired * (deep - 1.0)
     tokens = requests * prompt / stream
     together = requests / (1.0 + hardwired * (layout.pp - 1.0))
     p = Pass(
@@ -161,7 +161,7 @@ def prefill_step(mc: Machine, model: LLM, workload: Workload, layout: Layout, re
     work = forward(mc, model, layout, p, workload)
     energy = _energy(mc, layout, work, stream, requests / together)
     time = overlapped(scale(s.factor, work.time), s.overlap)
-    share = stream / depth * cut.stage_imbalance(cut.layers(model), layout.pp)  # of the time for which a stage is occupied
+    share = stream / deep * cut.stage_imbalance(cut.layers(model), layout.pp)  # of the time for which a stage is occupied
     time = scale(_throttle(mc, layout, energy, time.total * share), time)
     occupied = time.total * share
     return Step(time=time, stage_s=occupied, energy_j=energy, moved_s=0.0, work=work)
