@@ -171,7 +171,7 @@ def real_chips(study: Study, catalog: Catalog, added: Sequence[str]) -> list[Win
         narrow = [f for f in study.layouts.formats if is_narrow(f)]
         stores_weights = float(chip.weight_store.capacity_byte) > 0
         formats = native_formats(chip, [f for f in study.layouts.formats if f not in narrow or stores_weights])
-        integer_only = [f for f in formats if f.startswith("int") and not stores_weights and f != "int8"]
+        integer_only = [f for f in formats if f.startswith("int") and not stores_weights and f not in ("int8", *study.layouts.widened)]
         usable = tuple(f for f in formats if f not in integer_only)
         family = str(record.meta.get("family", "other"))
         decisions = {"node": str(record.meta["node"])} if "node" in record.meta else {}

@@ -42,10 +42,18 @@ def lognormal(rng: np.random.Generator, mean: float, cv: float, size: int, least
     return np.maximum(np.rint(rng.lognormal(np.log(mean) - variance / 2, np.sqrt(variance), size)), least)
 
 
-def simulate(engine: Engine, rate: float, prompts: np.ndarray, outputs: np.ndarray, rng: np.random.Generator, warm: float = 0.1) -> Seen:
-    """Serve requests of given lengths that arrive as a Poisson process of ``rate`` a second."""
+def simulate(
+    engine: Engine,
+    rate: float,
+    prompts: np.ndarray,
+    outputs: np.ndarray,
+    rng: np.random.Generator,
+    warm: float = 0.1,
+    arrival: np.ndarray | None = None,
+) -> Seen:
+    """Serve requests of given lengths that arrive as a Poisson process of ``rate`` a second, or at the times ``arrival``."""
     size = len(prompts)
-    arrival = np.cumsum(rng.exponential(1.0 / rate, size)).tolist()
+    arrival = (np.cumsum(rng.exponential(1.0 / rate, size)) if arrival is None else arrival).tolist()
     prompts, outputs = prompts.tolist(), outputs.tolist()
     left = list(prompts)  # tokens that are still to be prefilled
     first, last = np.zeros(size), np.zeros(size)

@@ -17,9 +17,9 @@ DEGREES = ("tp", "pp", "cp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
 DEFAULT_PRICES = "owner-2026"
 SHORT = {name: f"layout.{name}" for name in (*DEGREES, "batch")} | {"isl": "workload.input_tokens", "osl": "workload.output_tokens"}
-SERVED = (
-    "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples kv_offload quality".split()
-)  # told where given
+SERVED = (  # told where given
+    "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples kv_offload redundant_experts quality"
+).split()
 ONE_PHASE = ("decode", "prefill")  # kinds of serving in which the number of output tokens does not count
 
 
@@ -54,6 +54,7 @@ class Asked:
     acceptance: float | None = None
     samples: float | None = None
     kv_offload: float | None = None
+    redundant_experts: float | None = None
     quality: float | None = None
 
 
@@ -83,7 +84,12 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     hardware = ideal_or_not(catalog.chips[chip], asked.constants)
     name = _format_name(asked, hardware, catalog.models[model])
     held = None if asked.kv_offload is None else offload(catalog, chip, asked.kv_offload)
-    layout = Layout(**{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")}, format=name, offload=held)
+    layout = Layout(
+        **{key: float(getattr(asked, key)) for key in (*DEGREES, "batch")},
+        format=name,
+        offload=held,
+        redundant_experts=asked.redundant_experts,
+    )
     if guessed is not None:
         workload = replace(workload, speculation=guessed)
     if asked.samples is not None:
@@ -239,6 +245,8 @@ def _choices(asked: Asked) -> list[str]:
         ("--kv-offload", asked.kv_offload, 0.0, "a share of the cache from 0 to 1"),
         ("--quality", asked.quality, EPSILON, "a worth above 0, at most 1"),
     )
+    if asked.redundant_experts is not None and not _above(asked.redundant_experts, -EPSILON):
+        problems.append(f"--redundant-experts — {_found(asked.redundant_experts)}, allowed 0 or more copies")
     problems += [f"{name} — {_found(x)}, allowed {what}" for name, x, least, what in shares if x is not None and not least <= x <= 1]
     return problems if _above(asked.batch, 0) else [*problems, f"--batch — {_found(asked.batch)}, allowed a number of requests above 0"]
 

@@ -41,6 +41,7 @@ Acceptance = Annotated[float | None, typer.Option("--acceptance", metavar="X", h
 Samples = Annotated[float | None, typer.Option("--samples", metavar="N", help="Answers drawn for one input; each counts in the batch.")]
 
 KvOffload = Annotated[float | None, typer.Option("--kv-offload", metavar="X", help="Share of the KV cache in the memory of the host.")]
+Redundant = Annotated[float | None, typer.Option("--redundant-experts", metavar="N", help="Further copies of busy experts in each layer.")]
 Quality = Annotated[float | None, typer.Option("--quality", metavar="X", help="Worth of a token, as you state it; shown apart.")]
 
 MaxTpot = Annotated[str | None, typer.Option("--max-tpot", metavar="TIME", help='Limit on time per output token, such as "30ms".')]

@@ -140,7 +140,10 @@ def weight_byte(model: LLM, layout: Layout, fmt: Format) -> Number:
     for g in model.groups:
         whole = model.d_model * g.attention.in_columns * (1.0 - g.attention.in_sharded)  # every rank holds these
         mixer = whole + (g.attention.params - whole) / layout.tp
-        total = total + g.mixers * mixer + g.ffns * (g.ffn.params + g.ffn.expert_params) / stage
+        experts = g.ffn.expert_params
+        if layout.redundant_experts is not None and g.ffn.experts is not None:
+            experts = experts * (1.0 + layout.redundant_experts / jnp.maximum(g.ffn.experts, 1.0))
+        total = total + g.mixers * mixer + g.ffns * (g.ffn.params + experts) / stage
     imbalance = stage_imbalance(layers(model), layout.pp)
     ends = jnp.maximum(model.embedding_params / layout.pp, model.embedding_params - model.head_params) / layout.tp
     return total / layout.pp * imbalance * fmt.weight_byte + ends * fmt.head_byte

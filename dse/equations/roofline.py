@@ -262,6 +262,7 @@ def experts_ffn(
     s_per_byte: Number,
     blend: Number,
     distinct: Number | None = None,
+    redundant: Number | None = None,
 ) -> Time:
     r"""Fused mixture-of-experts feed-forward of one rank, without communication.
 
@@ -286,6 +287,8 @@ def experts_ffn(
         peak_flop_per_s: Dense peak of the arithmetic format [FLOP/s].
         s_per_byte: Of the store that holds the weights [s/byte].
         blend: 1 smooth, 0 hard maximum. distinct: Tokens that choose their experts independently; all by default [token].
+        redundant: Further copies of experts, R. One for every rank (R = ep) levels a load that is known: the excess of the busiest rank
+            falls as 1 - R/ep (tests/test_experts replays the placement); what drifts between two placements stays out [1].
 
     Returns: Time [s].
 
@@ -297,8 +300,11 @@ def experts_ffn(
     >>> round(float(t.total) * 1e6, 1)
     105.3
     """
-    hit = jnp.maximum(experts_hit(experts, per_token, tokens if distinct is None else distinct) / expert_parallel, TINY)
+    copies = experts if redundant is None else experts + redundant
+    hit = jnp.maximum(experts_hit(copies, per_token, tokens if distinct is None else distinct) / expert_parallel, TINY)
     rows = tokens * per_token / expert_parallel
+    if redundant is not None:
+        uneven = uneven * jnp.clip(1.0 - redundant / expert_parallel, 0.0, 1.0)
     busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel)
     padded = rows * busiest + hit * constants.tile_token
     compute = 2.0 * matrices * padded * hidden * width / (constants.compute_efficiency * peak_flop_per_s)

@@ -205,8 +205,10 @@ def _experts(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass
     time = roofline.experts_ffn(
         tokens, d, f.expert_width * ep / stage, f.matrices, f.experts, f.experts_per_token, ep, workload.uneven_routing,
         mc.fmt.weight_byte, mc.moe, mc.peak_flop_per_s, mc.placement.weight_s_per_byte, mc.chip.kernels.blend, distinct,
+        layout.redundant_experts,
     )  # fmt: skip
-    rows, hit = tokens * f.experts_per_token, roofline.experts_hit(f.experts, f.experts_per_token, distinct)
+    copies = f.experts if layout.redundant_experts is None else f.experts + layout.redundant_experts
+    rows, hit = tokens * f.experts_per_token, roofline.experts_hit(copies, f.experts_per_token, distinct)
     share = f.matrices * d * f.expert_width / stage
     moved = rows * (4.0 * d + 6.0 * f.expert_width) / stage
     routed = _work(time, flop=2.0 * share * rows, weight_byte=share * hit * mc.fmt.weight_byte, moved_byte=moved)

@@ -188,7 +188,7 @@ def _families(raw: Mapping[str, Any], reader: _Reader) -> dict[str, dict[str, An
 
 def _layouts(raw: Mapping[str, Any], reader: _Reader) -> Layouts:
     table = reader.table(raw, "layouts")
-    checks = {**_LAYOUT_FIELDS, "formats": list_of(one_of(*glossary.load().formats))}
+    checks = {**_LAYOUT_FIELDS, **dict.fromkeys(("formats", "widened"), list_of(one_of(*glossary.load().formats)))}
     reader.known(table, "layouts.", tuple(checks))
     return Layouts(**{key: reader.value(table, "layouts.", key, check, getattr(Layouts, key)) for key, check in checks.items()})
 

@@ -44,6 +44,7 @@ class Layouts:
     ep: tuple[str, ...] = EXPERT_LAYOUTS
     batch: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     formats: tuple[str, ...] = ("bf16", "fp8", "nvfp4", "int4", "int3")
+    widened: tuple[str, ...] = ()  # those of the formats that chips which move their weights may widen, too (int4 on a GPU)
 
 
 @dataclass(frozen=True, kw_only=True)

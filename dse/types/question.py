@@ -60,6 +60,7 @@ class Layout:
     batch: Number = 1.0  # requests in the instance at the same time, all chips together
     format: Format | str | None = None  # None: the format of release, or the next wider one that the chip computes
     offload: Offload | None = None  # None: the whole cache lies on the chips
+    redundant_experts: Number | None = None  # further copies of routed experts in each layer, of the most used ones; None: none
 
     def __post_init__(self) -> None:
         """Turn the name of a format (``"fp8"``, or ``"fp8/bf16"`` with a cache format) into its numbers."""
