@@ -17,7 +17,7 @@ from dse.evaluate import as_floats, decode_step, evaluate, machine, prefill_step
 from dse.types import Arrivals, Deployment, Layout, Workload
 from tests.des import Engine, lognormal, simulate
 
-TUNED, FRESH, COUNT = 20261127, 20261130, 40
+TUNED, FRESH, COUNT = 20261127, 20261201, 40
 SYSTEMS = (
     ("nvidia-h100-sxm", "llama-3-8b", {"tp": 1.0}),
     ("nvidia-h100-sxm", "llama-3-70b", {"tp": 8.0}),

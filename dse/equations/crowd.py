@@ -40,6 +40,7 @@ class Stream:
     pair_s: Number  # (LENGTHS, ...) of two equal prompts together
     prompt_tokens: Number  # (LENGTHS, ...) that must be computed
     chunk_tokens: Number  # of a step at most
+    uneven: Number | None = None  # variance of what a request takes of a slot, over its mean squared; None: slots are counted
     ahead: Ahead | None = None  # None: prompts are prefilled beside the decoding of others
 
 
@@ -102,7 +103,8 @@ def crowd(q: Stream, prefill_share: Number, backlog_s: Number, entry_s: Number) 
     wider = (
         1.0 / (1.0 - prefill_share) ** 2
     )  # variance of the number: an arrival adds itself and, by its prefill, keeps others from leaving
-    flat, flat_none = jnp.exp((log_p - top) / wider), jnp.exp(-top / wider)
+    taken = wider if q.uneven is None else wider * (1.0 + q.uneven)  # the same of the room that they take
+    flat, flat_none = jnp.exp((log_p - top) / taken), jnp.exp(-top / taken)
     flat_tail = flat[-1] * ratio / (1.0 - ratio)
     entering = jnp.minimum(q.rate_per_s * entry_s, q.slots / 2.0)  # slots of those that do not decode yet
     full = (flat[-1] + flat_tail) / (jnp.sum(flat * weight, axis=0) + flat_none + flat_tail) * ratio**-entering

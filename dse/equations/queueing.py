@@ -89,6 +89,8 @@ def waits(q: Stream) -> Waits:
 def everywhere(q: Stream) -> Waits:
     """``waits`` for any broadcasting shape of deployments."""
     axes = LEADING if q.ahead is None else replace(LEADING, ahead=Ahead(load=0, service_s=1, own_s=1))
+    if q.uneven is not None:
+        axes = replace(axes, uneven=0)
     shape = jnp.broadcast_shapes(*(jnp.shape(x)[n:] for x, n in zip(jax.tree.leaves(q), jax.tree.leaves(axes), strict=True)))
 
     def flat(x: Number, leading: int) -> Number:
@@ -185,8 +187,10 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     y = cycle(q.rate_per_s, c.step_s, fixed_s, p1, p2, p3)
     few = 1.0 - c.full  # who waited for a slot finds no prompts ahead; where slots are full, prompts enter as others leave
     base = c.step_s + fixed_s * -jnp.expm1(-q.rate_per_s * c.step_s / (1.0 - share))
-    queue = q.rate_per_s * p2 / (2.0 * (1.0 - load)) * few
-    residual = base * (1.0 + load) / (2.0 * (1.0 - load))
+    served = added_s + c.step_s * q.prompt_tokens / q.chunk_tokens  # with the decoding beside each chunk
+    s2, s3 = (jnp.sum(weights * served**i, axis=0) for i in (2, 3))
+    queue = q.rate_per_s * s2 / (2.0 * (1.0 - load)) * few
+    residual = base / 2.0
     chunk = p1 / jnp.maximum(chunks, TINY)
     behind = 1.0 / (2.0 / jnp.maximum(share * y.seen_s, TINY) + 2.0 / chunk)
     own = q.prefill_s + c.step_s * jnp.maximum(q.prompt_tokens / q.chunk_tokens, 1.0)
@@ -194,7 +198,7 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     alone = jnp.minimum(chunks, 1.0)  # few prompts a chunk: one after the other; many: all go together after the running step
     mean = alone * (queue + residual + behind) + (1.0 - alone) * half * y.seen_s
     gated = (y.seen_s2 + y.seen_s**2) / 12.0 + q.rate_per_s * p2 * y.seen_s + half**2 * y.seen_s2
-    single = queue**2 + q.rate_per_s * p3 / (3.0 * (1.0 - load)) * few + (residual**2 + behind**2) / 3.0 + behind / p1 * p2
+    single = queue**2 + q.rate_per_s * s3 / (3.0 * (1.0 - load)) * few + (residual**2 + behind**2) / 3.0 + behind / p1 * p2
     variance = alone * single + (1.0 - alone) * gated
     whole = jnp.sum(weights * own, axis=0)
     own_variance = jnp.sum(weights * own * own, axis=0) - whole**2

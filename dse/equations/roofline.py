@@ -288,7 +288,7 @@ def experts_ffn(
         s_per_byte: Of the store that holds the weights [s/byte].
         blend: 1 smooth, 0 hard maximum. distinct: Tokens that choose their experts independently; all by default [token].
         redundant: Further copies of experts, R. One for every rank (R = ep) levels a load that is known: the excess of the busiest rank
-            falls as 1 - R/ep (tests/test_experts replays the placement); what drifts between two placements stays out [1].
+            falls as 1 - R/ep (tests/test_serving_features replays the placement); what drifts between two placements stays out [1].
 
     Returns: Time [s].
 

@@ -65,6 +65,8 @@ def stream_of(
         x = layout.offload.share
         fit = jnp.minimum(fit / jnp.maximum(1.0 - x, TINY), layout.offload.host.capacity_byte / (each * jnp.maximum(x, TINY)))
     slots = jnp.clip(fit, 1.0, cut.ranks(layout)) + shape
+    spread = ((isl * a.input_cv) ** 2 + (answer * a.output_cv) ** 2) / (isl + answer) ** 2
+    uneven = jnp.where(fit < cut.ranks(layout), spread, 0.0)  # caches of unequal length fill a room that binds
     width = cut.one(layout.dp)
 
     def decoding(requests: Number) -> Number:
@@ -80,7 +82,7 @@ def stream_of(
     alone, pair = jnp.split(pairs, 2)
     steps = jax.vmap(decoding)(queueing.counts(slots))
     if before is not None:
-        return _decoding_stream(mc, model, workload, layout, a, before, slots, steps, tokens)
+        return _decoding_stream(mc, model, workload, layout, a, before, slots, uneven, steps, tokens)
     whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
     kept_full = slots / (jnp.maximum(osl - 1.0, 0.0) * steps[-1] + slots * whole)
     entering = 1.0 / (whole + steps[-1] * cut.fresh_tokens(workload) / s.chunk_token)
@@ -96,6 +98,7 @@ def stream_of(
         pair_s=pair,
         prompt_tokens=tokens,
         chunk_tokens=s.chunk_token,
+        uneven=uneven,
     )
     return stream, most
 
@@ -113,6 +116,7 @@ def _decoding_stream(
     a: Arrivals,
     before: tuple[Machine, Layout],
     slots: Number,
+    uneven: Number,
     steps: Number,
     tokens: Number,
 ) -> tuple[Any, Number]:
@@ -140,6 +144,7 @@ def _decoding_stream(
         pair_s=2.0 * nothing,
         prompt_tokens=0.0 * tokens + 1.0,
         chunk_tokens=s.chunk_token,
+        uneven=uneven,
         ahead=queueing.Ahead(load=rate / most * s.prefill_load, service_s=occupied + 0.0 * tokens, own_s=through + moved),
     )
     return stream, most
