@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dse.calibrate import calibrate_new, check, cross_validate, fit_all, read_plan, samples_of, write_newcomers
-from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out
-from dse.calibrate.engine import LEFT_OUT, Step, fit_stage, owners, predicted, system_lines
+from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out, order_of_chips
+from dse.calibrate.engine import LEFT_OUT, Step, SystemFit, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
 from dse.catalog import load_catalog
@@ -317,3 +317,14 @@ def test_the_committed_cross_validation_is_what_the_rows_give(committed):
     same_errors(found["left_out"], committed["left_out"], committed["left_out"])
     for kind, curve in found["rows_of_a_new_chip"].items():
         assert np.allclose(curve, committed["rows_of_a_new_chip"][kind], rtol=0.05, atol=0.003), kind
+
+
+def test_order_of_chips_counts_pairs_at_one_load(plan):
+    def run(chip: str, batch: float = 8.0) -> Run:
+        return Run(chip, "llama-3.1-8b", "aggregated", "bf16", 1024.0, 1024.0, batch, Cut(), 1.0)
+
+    seconds = {("a", 8.0): 1.0, ("b", 8.0): 2.0, ("c", 8.0): 4.0, ("c", 9.0): 0.5}
+    steps = tuple(Step(run(*at), "tpot_s", t, (at[0], "", "", "")) for at, t in seconds.items())
+    swapped = np.array([1.5, 0.0, 0.0, 0.0])  # a is predicted slower than b, still faster than c
+    fit = SystemFit({}, steps, np.zeros(4), {"chip": swapped})
+    assert order_of_chips(fit) == {"fit": {"tau": 1.0, "n": 3}, "chip": {"tau": pytest.approx(1 / 3), "n": 3}}

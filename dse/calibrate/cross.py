@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,28 @@ def _figures(errors: np.ndarray) -> tuple[float, float]:
     return float(np.median(size)), float(np.percentile(size, 90))
 
 
+def pair_order(fit: SystemFit, errors: np.ndarray) -> dict[str, float | int]:
+    """(Concordant - discordant) / all over pairs of runs on two chips at one model, request, load and number of chips."""
+    cells: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, step in enumerate(fit.steps):
+        run = step.run
+        cells[run.model, run.isl, run.osl, run.batch, run.chips].append(i)
+    measured = np.array([s.seconds for s in fit.steps])
+    predicted = measured * (1.0 + errors)
+    signs = [
+        np.sign((predicted[i] - predicted[j]) * (measured[i] - measured[j]))
+        for cell in cells.values()
+        for i, j in combinations(cell, 2)
+        if fit.steps[i].run.chip != fit.steps[j].run.chip and measured[i] != measured[j]
+    ]
+    return {"tau": float(np.mean(signs)) if signs else float("nan"), "n": len(signs)}
+
+
+def order_of_chips(fit: SystemFit) -> dict[str, dict[str, float | int]]:
+    """Order of pairs of chips by time per output token: in fit, and each chip of a pair predicted without its own runs."""
+    return {"fit": pair_order(fit, fit.errors), "chip": pair_order(fit, fit.left_out["chip"])}
+
+
 def system_rows(fits: dict[str, SystemFit]) -> list[dict[str, Any]]:
     """Errors of serving runs in fit and with chips, models and engines left out."""
     made = []
@@ -145,7 +168,8 @@ def cross_validation(
     Args:
         folder: The measurements. results: Fits with shapes and chips left out. chosen: The fits with their rows.
     """
-    system = system_rows(fit_system(folder, catalog, plan, LEFT_OUT))
+    runs = fit_system(folder, catalog, plan, LEFT_OUT)
+    system = system_rows(runs)
     out = left_out(results)
     out |= {s["what"]: {"chip": s["chip"][0], "model": s["model"][0]} for s in system}
     constants = constants_by_kind(results, plan) | {s["what"]: s["constants"] for s in system}
@@ -153,6 +177,7 @@ def cross_validation(
         "constants": constants,
         "constants_by_chip": constants_by_chip(results, plan),
         "left_out": out,
+        "order_of_chips": order_of_chips(runs["tpot_s"]),
         "system": system,
         "rows_of_a_new_chip": rows_of_a_new_chip(chosen, plan),
     }

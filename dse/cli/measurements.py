@@ -209,6 +209,9 @@ def _write_cross(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
         print(f"{chip:<24} own constants {n['own']}, shared {n['shared']}")
     for kind, each in found["rows_of_a_new_chip"].items():
         print(f"{kind:<24} " + "  ".join(f"{n} rows {_percent(value)} %" for n, value in each))
+    for how, order in found["order_of_chips"].items():
+        left = "in fit" if how == "fit" else f"{how} left out"
+        print(f"Kendall tau, pairs of chips by TPOT, {left}: {order['tau']:.3f} over {order['n']} pairs")
     for s in found["system"]:
         print(
             f"{s['what']:<24} " + "  ".join(f"{k} {_percent(s[k][0])} / {_percent(s[k][1])} %" for k in ("fit", "chip", "model", "engine"))

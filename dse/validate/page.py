@@ -266,6 +266,11 @@ def _cross(fits: Mapping[str, Any]) -> str:
             "without the runs of one chip, model or engine. Operator constants stay those of the chip.</p>",
             table(("latency", "rows", "constants", "in fit", "chip left out", "model left out", "engine left out"), rows),
         ]
+    pairs = fits.get("order_of_chips")
+    if pairs:
+        seen = {"fit": "in fit (asked 0.94)", "chip": "chip left out (asked 0.6)"}
+        rows = [[esc(seen[k]), f"{v['tau']:.3f}", str(v["n"])] for k, v in pairs.items()]
+        parts += ["<h3>Order of chips by time per output token</h3>", table(("each chip of a pair", "Kendall tau", "pairs"), rows)]
     return "".join(parts)
 
 

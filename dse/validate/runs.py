@@ -12,18 +12,13 @@ from dataclasses import dataclass, replace
 from dse.catalog import Catalog
 from dse.errors import InputError
 from dse.validate.engines import engine_of
+from dse.validate.precision import spelled
 from dse.validate.shapes import Unpredictable
 
 Row = Mapping[str, str]
 
 SHORT_CONTEXT = 1024.0  # tokens
 LARGEST_BATCH = 2048.0  # requests in flight where a run queues everything
-FORMATS = {
-    "mxfp4": "mxfp4", "nvfp4": "nvfp4", "fp8": "fp8", "fp8 block": "fp8_block", "fp8_block": "fp8_block", "fp16": "bf16", "bf16": "bf16",
-    "int8": "int8", "int4": "int4", "not stated (bf16 likely)": "bf16", "bf16/fp8 not stated": "bf16", "nvfp4 moe, fp8 attention": "nvfp4",
-    "fp8 block, bf16 attention": "fp8_block/bf16",
-}  # fmt: skip
-KV_FORMATS = {"fp8": "fp8", "fp16": "bf16", "bf16": "bf16"}
 SERVING = {
     "aggregated": "aggregated", "closed loop concurrency": "aggregated", "serving": "aggregated", "disagg": "disaggregated",
     "offline max throughput": "aggregated", "static batch": "static", "static batch prefill": "prefill", "static batch decode": "static",
@@ -169,14 +164,14 @@ def workers_of(row: Row) -> dict[str, tuple[float, Cut]]:
 def format_of(row: Row, model: str) -> str | None:
     """Weight format (and cache format) by name; None for the format of release."""
     text = (row.get("precision_weights") or "").strip().lower()
-    if text == "fp4":
-        text = "mxfp4" if model.startswith("gpt-oss") else "nvfp4"
-    if not text or (text.startswith("not stated") and text not in FORMATS):
-        return None
-    if text not in FORMATS:
+    found = spelled("weights", text)
+    if found is None and not text.startswith("not stated"):
         raise Unpredictable(f"format {text!r} is unknown")
-    kv = KV_FORMATS.get((row.get("precision_kv") or "").strip().lower())
-    return f"{FORMATS[text]}/{kv}" if kv and "/" not in FORMATS[text] else FORMATS[text]
+    name = found.format_for(model) if found else ""
+    if not name:
+        return None
+    stored = spelled("cache", row.get("precision_kv"))
+    return f"{name}/{stored.format}" if stored and stored.format and "/" not in name else name
 
 
 def run_of(row: Row, chip: str, models: Models) -> Run:
@@ -262,10 +257,6 @@ def _mlperf(row: Row, chip: str, models: Models) -> Run:
     return replace(run, queued=True, wide=latent)
 
 
-WIDE_FORMATS = {
-    "16-bit": "bf16", "fp8": "fp8", "fp4": "fp4", "mxfp4": "mxfp4", "4-bit": "int4", "3/6-bit": "int4", "mx": "fp8", "int8": "int8",
-    "fp16/int8 mix": "int8",
-}  # fmt: skip
 RANGE = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -291,7 +282,7 @@ def narrow(row: Row) -> dict[str, str]:
         "chip": row.get("hardware", ""),
         "batch_or_concurrency": middle(row.get("batch_or_users", "")) if user else row.get("batch_or_users", ""),
         "n_chips": packages[1] if packages else chips[0] if chips else "",
-        "precision_weights": WIDE_FORMATS.get(row.get("precision", "").lower(), row.get("precision", "")),
+        "precision_weights": row.get("precision", ""),
         "mode": "single-user decode" if user else CLAIM,
         "metric": "output_speed_per_user" if user else "output_throughput_total",
         "value": user or system,

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from dse.validate.precision import spelled
+
 Row = Mapping[str, str]
 
 
@@ -37,13 +39,6 @@ class Case:
 
 DEALT_ALL = 1e-9  # share of experts left idle when every one was dealt
 
-KERNEL_CLASSES = {
-    "bf16": "bf16", "bfloat16": "bf16", "fp16": "bf16", "float16": "bf16", "fp8": "fp8", "fp8 row/tensor": "fp8", "fp8_block": "fp8_block",
-    "fp8 blockscale": "fp8_block", "fp8 (1x128 / 128x128 scales)": "fp8_block", "nvfp4": "nvfp4", "mxfp4": "mxfp4",
-    "mxfp4 blockscale": "mxfp4", "fp4": "mxfp4", "w4a16_mxfp4": "mxfp4", "w4a8_mxfp4_mxfp8": "mxfp4", "int4": "int4", "int4_wo": "int4",
-    "int8_wo": "int4", "sq": "int8", "int8": "int8", "": "bf16",
-}  # fmt: skip
-
 
 def number(row: Row, column: str, default: float | None = None) -> float:
     """A column as a number; a blank one takes the default, or makes the row unpredictable."""
@@ -60,10 +55,11 @@ def number(row: Row, column: str, default: float | None = None) -> float:
 
 def kernel_class(row: Row) -> str:
     """Class of kernel constants of the row's weight format."""
-    text = (row.get("precision_weights") or "").strip()
-    if text not in KERNEL_CLASSES:
+    text = row.get("precision_weights")
+    found = spelled("weights", text)
+    if found is None or not found.kernel:
         raise Unpredictable(f"weight format {text!r} has no kernel class")
-    return KERNEL_CLASSES[text]
+    return found.kernel
 
 
 def is_rate(row: Row) -> bool:
@@ -85,7 +81,8 @@ def gemm(row: Row) -> Case:
     """``y[M, N] = x[M, K] w[K, N]``; ``groups`` matrices of weights share the rows in a grouped one."""
     m, n, k, groups = number(row, "m"), number(row, "n"), number(row, "k"), number(row, "groups", 1.0)
     kind = kernel_class(row)
-    wide = 2.0 if row.get("precision_weights") == "int8_wo" else 1.0
+    found = spelled("weights", row.get("precision_weights"))
+    wide = found.byte if found else 1.0
     sizes = {"m": m, "n": n, "k": k, "weights": groups * wide}
     act = row.get("precision_act", "")
     if kind in ("fp8", "fp8_block", "nvfp4", "mxfp4", "int8") and act and "dynamic" not in act:
@@ -236,7 +233,6 @@ def send(row: Row) -> Case:
 
 INDEX_BYTE = 4.0  # of an index of a token or expert
 NODE_CHIPS = 8  # GPUs of a node of the published DeepEP runs: beyond it lies the InfiniBand network
-VALUE_BYTE = {"bfloat16": 2.0, "bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5625, "mxfp4": 0.53125}
 
 
 def expert_exchange(row: Row) -> Case:
@@ -247,7 +243,8 @@ def expert_exchange(row: Row) -> Case:
     tokens, width = number(row, "tokens_per_rank"), number(row, "hidden_size")
     act = (row.get("precision_act") or "").split(" ")[0]
     low = leg == "dispatch" or op.endswith("low_precision")
-    value = VALUE_BYTE.get(act, 1.0) if low else 2.0
+    sent = spelled("values", act)
+    value = (sent.byte if sent else 1.0) if low else 2.0
     software = row.get("software", "")
     kernel = "prepare" if op.endswith("prepare") else "two-sided" if "Two" in software else "one-sided"
     once = in_engine and (leg == "dispatch" or kernel == "one-sided")  # one copy for each rank that holds an expert of the token
