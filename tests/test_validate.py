@@ -22,7 +22,7 @@ from dse.validate.resolve import Chips, Resolved
 from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules, read_table
 from dse.validate.runs import Cut, Models, Run, layout_of, narrow, run_of, workers_of
 from dse.validate.shapes import Unpredictable, case
-from dse.validate.special import _verdict, verdicts
+from dse.validate.special import _verdict, remarks, verdicts
 from dse.validate.systems import Evaluator, metric_of, predict_systems
 from dse.validate.table import KEYS, ROW_COLUMNS
 
@@ -473,6 +473,9 @@ def test_every_published_figure_of_a_special_chip_gets_a_verdict(catalog):
     assert len(found) == sum(bool(o.measured) and not o.excluded_by for o in done)
     sohu = found["etched-sohu", "Llama-3-70B"]["verdict"]
     assert sohu.startswith("not possible as described") and "input tokens" in sohu
+    assert "speculative decoding" in found["nvidia-b200-sxm", "DeepSeek-R1 671B"]["verdict"]
+    assert set(remarks()) <= {row["id"] for row in rows}
+    assert all(any(f"({source})" in text for source in catalog.sources) for text in remarks().values())
     for v in found.values():
         assert v["predicted"] is None or v["slow"] <= v["predicted"] <= v["fast"] <= v["ideal"] * (1 + 1e-9), v
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from dse.catalog import Catalog
 from dse.evaluate import TIME_PARTS, ideal
+from dse.paths import data_dir
 from dse.validate.resolve import Chips, Resolved
 from dse.validate.runs import Models, run_of
 from dse.validate.systems import Evaluator, metric_of, unit_of_row
 from dse.validate.table import Outcome
 
 TABLE = "published_special_chips"
+REMARKS = "remarks.toml"
 CLOSE = 0.25  # relative error within which a prediction agrees
 LIMITS = {
     "compute": "the peak arithmetic rate", "weights": "the bandwidth of its weight store", "kv": "the bandwidth of its cache store",
@@ -46,6 +50,13 @@ def _layer_times(on: Resolved) -> dict[str, Resolved]:
     return found
 
 
+@cache
+def remarks() -> dict[str, str]:
+    """What is known of rows that the model does not agree with, by row id, with the source."""
+    with (data_dir("hw_catalog") / REMARKS).open("rb") as file:
+        return {row: f"{entry['remark']} ({entry['source']})" for row, entry in tomllib.load(file).items()}
+
+
 def verdicts(done: Sequence[Outcome], catalog: Catalog) -> list[dict[str, Any]]:
     """Published rows of special chips: predicted with the interval of the fixed time per layer, ideal, and what follows."""
     chosen = [o for o in done if o.file == TABLE and o.measured and not o.excluded_by]
@@ -73,5 +84,7 @@ def verdicts(done: Sequence[Outcome], catalog: Catalog) -> list[dict[str, Any]]:
         if run.queued and float(o.measured or 0.0) > value:
             share = float(o.measured or 0.0) / (value * inputs)
             words += f"; counted with the {run.isl:.0f} input tokens of each request it is {100 * share:.0f} % of the ideal speed"
+        if o.id in remarks() and not words.startswith("agrees"):
+            words += f"; {remarks()[o.id]}"
         made.append({**entry, "predicted": o.predicted, "slow": slow, "fast": fast, "ideal": value, "verdict": words})
     return made
