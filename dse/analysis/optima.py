@@ -46,11 +46,21 @@ class Asked:
 
 
 def polished(
-    start: Start, catalog: Catalog, asked: Asked, decisions: Any, layout: Any = None, rounds: int = 2, each: int = 1, cycles: int = 0
+    start: Start,
+    catalog: Catalog,
+    asked: Asked,
+    decisions: Any,
+    layout: Any = None,
+    rounds: int = 2,
+    each: int = 1,
+    cycles: int = 0,
+    walk: bool = True,
 ) -> Finished | None:
     """One design of a family polished under a catalogue, from its decisions (and layout); None where it comes near no limit."""
     prices = as_floats(catalog.prices[asked.scenario])
-    return polish(start.shop(catalog), decisions, asked.case, prices, asked.limit_s, start.grid, layout, None, rounds, each, 0, cycles)
+    return polish(
+        start.shop(catalog), decisions, asked.case, prices, asked.limit_s, start.grid, layout, None, rounds, each, 0, cycles, walk
+    )
 
 
 def slopes(start: Start, catalog: Catalog, asked: Asked, found: Finished, levers: Sequence[Sequence[Place]]) -> tuple[np.ndarray, float]:
@@ -75,13 +85,21 @@ def slopes(start: Start, catalog: Catalog, asked: Asked, found: Finished, levers
 
 
 def reoptimised(
-    start: Start, catalog: Catalog, asked: Asked, chips: int, seed: int, known: Finished | None = None, limits_s: Sequence[float] = ()
+    start: Start,
+    catalog: Catalog,
+    asked: Asked,
+    chips: int,
+    seed: int,
+    known: Finished | None = None,
+    limits_s: Sequence[float] = (),
+    walk: bool = True,
 ) -> Finished | None:
     """The best design of a family under a catalogue: chips bred, and the best of them polished, and so a design known from nearby.
 
     Args:
         start: The family with its designs on the front; without designs the search begins from nothing. chips: Bred.
         known: An optimum under another catalogue. limits_s: Further limits on the time per token to breed for: they keep designs apart.
+        walk: Whether the polish also tries the batches beside the one that screening found.
     """
     shop = start.shop(catalog)
     case = replace(asked.case, prices=(as_floats(catalog.prices[asked.scenario]),))
@@ -101,6 +119,6 @@ def reoptimised(
             row, fmt = table[screened.layout[0, 0, i]], start.grid.formats[screened.format[0, 0, i]]
             layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), row.tolist(), strict=True)) | {"format": fmt}
             decisions = shop.space.named({n: x[i : i + 1] for n, x in values.items()})
-            found.append(polished(start, catalog, asked, decisions, layout, 1, 0))
+            found.append(polished(start, catalog, asked, decisions, layout, 1, 0, walk=walk))
     good = [f for f in found if f is not None and f.feasible]
     return min(good, key=lambda f: f.cost, default=None)

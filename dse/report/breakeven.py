@@ -19,6 +19,7 @@ from dse.report.uncertainty import label
 
 SHOWN = 14  # levers in the figure
 LISTED = 25  # rows of the table
+NOBODY = ""  # leads where neither side can be built
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     """All flips of one comparison, the nearest in each lever."""
     table = ds.sel(against=against)
     found, never = [], []
+    first = _facts(ds, against)["leader"]
     again = ds["flip_reoptimised"].transpose("lever", "way").values if against == "families" and "flip_reoptimised" in ds else None
     for k, lever in enumerate(ds["lever"].values):
         multiples = table["flip_multiple"].transpose("lever", "way").values[k]
@@ -101,13 +103,13 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
         way = int(np.nanargmin(np.abs(np.log(multiples))))
         low, high = (float(x) for x in ds["lever_interval"].transpose("lever", "way").values[k])
         leader = str(table["flip_leader"].transpose("lever", "way").values[k, way])
+        leader = NOBODY if leader == first else leader  # both drop out: no chip of either can be built
         inside = bool(table["flip_inside"].transpose("lever", "way").values[k, way] > 0)
         found.append(Flip(str(lever), float(multiples[way]), leader, inside, low, high, np.nan if again is None else float(again[k, way])))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
-    leader = _facts(ds, against)["leader"]
-    caption = _caption(leader, against, found, never)
+    caption = _caption(first, against, found, never)
     return FlipsInfo(
-        f"flips-{against}", against, leader, tuple(found), tuple(never), caption, f"Multiples at which the ranking changes. {caption}"
+        f"flips-{against}", against, first, tuple(found), tuple(never), caption, f"Multiples at which the ranking changes. {caption}"
     )
 
 
@@ -120,6 +122,15 @@ def times_text(multiple: float) -> str:
     return f"times {W.number(multiple)}" if multiple >= 1 else f"divided by {W.number(1 / multiple)}"
 
 
+def _who(f: Flip) -> str:
+    return "nobody" if f.leader == NOBODY else label(f.leader)
+
+
+def _anew(f: Flip) -> str:
+    """Where the flip lies if both families are designed anew, where that was asked."""
+    return f"; {times_text(f.anew)} with both families designed anew" if np.isfinite(f.anew) else ""
+
+
 def _caption(leader: str, against: str, found: list[Flip], never: list[str]) -> str:
     whom = "the other families" if against == "families" else "the chips that exist"
     inside = [f for f in found if f.inside]
@@ -128,7 +139,7 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str]) -> 
     )
     text += f", {len(inside)} of them inside of their stated intervals" if found else ""
     if found:
-        said = [f"{f.lever} {times_text(f.multiple)} ({label(f.leader)} would lead)" for f in found[:3]]
+        said = [f"{f.lever} {times_text(f.multiple)} ({_who(f)} would lead{_anew(f)})" for f in found[:3]]
         text += f". Nearest: {'; '.join(said)}"
     if never:
         text += f". No multiple within reach does it for {', '.join(never[:6])}"
@@ -155,7 +166,7 @@ def table(record: FlipsInfo) -> str:
     """The flip table of one comparison."""
     rows = [
         [
-            html.escape(f.lever), html.escape(times_text(f.multiple)), html.escape(label(f.leader)),
+            html.escape(f.lever), html.escape(times_text(f.multiple)), html.escape(_who(f)),
             html.escape(times_text(f.anew)) if np.isfinite(f.anew) else "–",
             f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
         ]
@@ -178,28 +189,22 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
     canvas = D.Canvas(record.name, 9.5, 1.0 + 0.27 * len(shown))
     axes = canvas.figure.subplots()
     for i, f in enumerate(shown):
-        hue = D._family(f.leader)[0] if f.leader != "existing" else "#555555"
+        hue = D._family(f.leader)[0] if f.leader not in ("existing", NOBODY) else "#555555"
         axes.plot([1.0, f.multiple], [i, i], color=hue, lw=7, solid_capstyle="butt", alpha=0.75)
-        axes.plot(
-            [f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {label(f.leader)}")
-        )
+        axes.plot([f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {_who(f)}"))
         if np.isfinite(f.anew):
             said = f"{f.lever}: {times_text(f.anew)} with designs that follow"
             axes.plot([f.anew], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
         if np.isfinite(f.low):
             axes.plot([f.low, f.high], [i, i], color=D.INK, lw=1.3)
-        axes.text(
-            f.multiple, i - 0.33, f" {label(f.leader)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom"
-        )
+        axes.text(f.multiple, i - 0.33, f" {_who(f)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom")
     axes.axvline(1.0, color=D.SOFT, lw=0.9)
     reach = max([2.0, *(max(x, 1 / x) for f in shown for x in (f.multiple, f.anew) if np.isfinite(x))]) * 1.6
     axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(shown) - 0.4, -0.8))
     D._log_axis(axes.xaxis, 1 / reach, reach)
     axes.set_yticks(range(len(shown)), [f.lever for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(
-        "multiple of the stated value at which the ranking changes (hollow: both families designed anew); line: stated 90 % interval"
-    )
+    axes.set_xlabel("multiple at which the ranking changes (hollow: families designed anew); line: stated 90 % interval")
     axes.grid(True, axis="x")
     return canvas
 
