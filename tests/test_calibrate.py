@@ -319,6 +319,17 @@ def test_the_committed_cross_validation_is_what_the_rows_give(committed):
         assert np.allclose(curve, committed["rows_of_a_new_chip"][kind], rtol=0.05, atol=0.003), kind
 
 
+def test_a_later_chip_takes_the_kernels_of_recent_generations(catalog):
+    """Centre of Hopper and Blackwell where they were measured, spread of all; exchanges keep the centre of all; the rest is Ampere's."""
+    a100, h100, b200, gb200, pool = (catalog.records["constants"][f"nvidia{x}"].values for x in ("-a100", "-h100", "-b200", "-gb200", ""))
+    recent = [float(c["prefill.floor_s"].value) for c in (h100, b200, gb200)]
+    assert float(pool["prefill.floor_s"].value) == pytest.approx(np.exp(np.mean(np.log(recent))), rel=1e-3)
+    assert float(pool["prefill.floor_s"].low) <= float(a100["prefill.floor_s"].low) * (1 + 1e-6)
+    every = [float(c["all_reduce.one_shot_s"].value) for c in (a100, h100, b200, gb200)]
+    assert float(pool["all_reduce.one_shot_s"].value) == pytest.approx(np.exp(np.mean(np.log(every))), rel=1e-3)
+    assert float(pool["gemm.int4.floor_s"].value) == pytest.approx(float(a100["gemm.int4.floor_s"].value), rel=1e-3)
+
+
 def test_order_of_chips_counts_pairs_at_one_load(plan):
     def run(chip: str, batch: float = 8.0) -> Run:
         return Run(chip, "llama-3.1-8b", "aggregated", "bf16", 1024.0, 1024.0, batch, Cut(), 1.0)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from dse.calibrate.fit import Constant, Fitted, Residual
 from dse.calibrate.plan import Plan
+from dse.types import AllReduce, Collective
 from dse.units import to_si
+from dse.validate.operators import RECORDS
 
 SOURCE = "dse-operator-fit"
 UNITS = {
@@ -104,14 +106,15 @@ def _substitutes(constants: dict[str, dict[str, dict[str, Constant]]], notes: di
             notes.setdefault(file, {})[part] = f"not measured on this chip: as {path}" + (f" of {other}" if other else "")
 
 
-def pooled(members: Sequence[dict[str, Constant]]) -> dict[str, Constant]:
-    """Geometric mean of each leaf over chips; low and high are the extremes of the chips' intervals."""
+def pooled(members: Sequence[dict[str, Constant]], centre: Sequence[dict[str, Constant]] = ()) -> dict[str, Constant]:
+    """Geometric mean of each leaf over chips (over some, ``centre``); low and high are the extremes of the chips' intervals."""
     made = {}
     for name in members[0]:
-        each = [m[name] for m in members]
+        every = [m[name] for m in members]
+        each = [m[name] for m in centre] or every
         zero = any(c.value <= 0 for c in each)
         mean = sum(c.value for c in each) / len(each) if zero else math.exp(sum(math.log(c.value) for c in each) / len(each))
-        made[name] = Constant(mean, min(c.low for c in each), max(c.high for c in each))
+        made[name] = Constant(mean, min(c.low for c in every), max(c.high for c in every))
     return made
 
 
@@ -133,8 +136,12 @@ def tables(results: Sequence[Fitted], plan: Plan, pools: bool = True) -> dict[st
         for path in dict.fromkeys(p for m in members for p in constants.get(m, {})):
             measured = [m for m in members if path in own.get(m, ())]
             have = measured or [m for m in members if path in constants.get(m, {})]
-            note, kind = f"pooled over {', '.join(have)}", "fit" if measured else "estimate"
-            for i, (leaf, c) in enumerate(pooled([constants[m][path] for m in have]).items()):
+            exchange = RECORDS[path.split(".")[0]] in (AllReduce, Collective)
+            recent = [] if exchange else [m for m in plan.recent.get(file, ()) if m in measured]
+            note, kind = f"pooled over {', '.join(recent or have)}", "fit" if measured else "estimate"
+            if len(recent) < len(have) and recent:
+                note += f"; low and high over {', '.join(have)}"
+            for i, (leaf, c) in enumerate(pooled(*([constants[m][path] for m in each] for each in (have, recent))).items()):
                 made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, "" if i else note)
     return {file: lines for file, lines in made.items() if file not in plan.chips or any(file in g for g in plan.groups.values())}
 

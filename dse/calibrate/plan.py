@@ -71,6 +71,7 @@ class Plan:
     pools: dict[str, list[str]]
     system: tuple[SystemLeaf, ...]
     engine_files: list[str]  # constants files that take the mean over engines
+    recent: dict[str, list[str]]  # members of a pool whose kernels a later chip will run
     alike: dict[str, str]  # constants file that takes the system constants of another chip's
 
     def group_of(self, chip: str) -> str:
@@ -115,5 +116,6 @@ def read_plan(folder: Path | None = None) -> Plan:
         raw["pool"],
         system,
         raw["engines"]["files"],
+        raw["recent"],
         raw["alike"],
     )
