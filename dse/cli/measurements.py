@@ -111,6 +111,7 @@ def _goals(answer: Mapping[str, Any]) -> list[str]:
         lines.append(f"{r['kind']:<26} {r['n']:>6} {r['groups']:>6} " + " ".join(f"{c:>7}" for c in cells))
     lines += [f"Kendall tau, {r['order']}: {r['tau']:.3f} over {r['n']} {r['of']} (asked {r['asked']})" for r in answer["order"]]
     lines += [f"{r['what']}: median {_percent(r['median'])}, p90 {_percent(r['p90'])}, n {r['n']}" for r in answer["not_the_models"]]
+    lines += ["how rows are read:", *(f"  {text}" for text in answer["conventions"])]
     return lines
 
 

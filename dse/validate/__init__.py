@@ -22,7 +22,7 @@ from dse.validate.rows import Row, Rule, every_row, excluded_by, read_folder, re
 from dse.validate.runs import narrow
 from dse.validate.shapes import Case, Unpredictable, case
 from dse.validate.special import verdicts
-from dse.validate.summary import not_the_models, order, reached
+from dse.validate.summary import CONVENTIONS, not_the_models, order, reached
 from dse.validate.systems import predict_systems
 from dse.validate.table import Outcome, groups, skipped, write_rows
 
@@ -169,4 +169,5 @@ def validate(
         beside = report.parent / CROSS
         fits = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
         report.write_text(page(done, answer, special, fits), encoding="utf-8")
-    return answer | {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done), "special": special}
+    found = {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done)}
+    return answer | found | {"conventions": list(CONVENTIONS), "special": special}

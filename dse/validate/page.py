@@ -294,7 +294,7 @@ def page(done: Sequence[Outcome], answer: Mapping[str, Any], special: Sequence[M
         ("reached", "Reached and asked",
          "<p>Errors are |predicted / measured - 1|. Operators: unweighted means over groups of chip and format, L40S apart; systems: "
          "over rows. Constants: how many were fitted to these rows, all chips together. ✓: what was asked is reached.</p>"
-         + summary_table(done, fits)),
+         + summary_table(done, fits) + "".join(f"<p>{esc(text)}</p>" for text in S.CONVENTIONS)),
         ("against", "Predicted against measured",
          "<p>Shaded: 10 and 25 %. Excluded rows are left out; large kinds are thinned evenly.</p>"
          + F.legend(list(colours.items()))
