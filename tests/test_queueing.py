@@ -145,3 +145,29 @@ def test_the_simulation_admits_no_more_than_its_slots():
     engine = des.Engine(lambda n, c: most.append(n) or 0.01, lambda pieces: 0.001, slots=4, chunk=1e9)
     des.simulate(engine, 100.0, np.full(500, 10.0), np.full(500, 50.0), rng)
     assert max(most) == 4
+
+
+# --- steps with prompts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cycle_of_steps_conserves_work_and_is_seen_longer_than_it_is():
+    """Without a shared part, prefill takes its share of the time; a rare prompt is met in proportion to the length of its step."""
+    y = Q.cycle(8.0, 0.01, 0.0, 0.05, 0.004, 0.0005)
+    assert float(y.load) == pytest.approx(0.4, rel=1e-6) and float(y.gain) == pytest.approx(0.4)
+    assert float(y.met_s) == pytest.approx(8.0 * 0.004) and float(y.met_s2) == pytest.approx(8.0 * 0.0005)
+    assert float(y.seen_s) > 0.01 / (1 - 0.4)
+    rare, d, f = 0.1, 0.01, 0.2
+    z = Q.cycle(rare, d, f, 0.0, 0.0, 0.0)
+    assert float(z.busy) == pytest.approx(rare * (d + f), rel=0.02)
+    mean = d + rare * d * f
+    assert float(z.seen_s) == pytest.approx((d * d + rare * d * ((d + f) ** 2 - d * d)) / mean, rel=0.1)
+
+
+def test_a_wait_before_another_station_is_that_of_pollaczek_and_khinchine():
+    """Constant service S at load rho: the wait is S rho / (2 (1 - rho)), after which nothing waits for a slot."""
+    s = stream(rate=1e-3, slots=64.0)
+    service = jnp.full((Q.LENGTHS,), 0.1)
+    first = Q.First(**{f: jnp.asarray(0.0) for f in Q.First.__dataclass_fields__})
+    after = Q.after(first, Q.Ahead(load=0.5, service_s=service, own_s=service), Q.length_weights(s.prefill_s))
+    assert float(after.mean_s) == pytest.approx(0.05) and float(after.quiet) == pytest.approx(0.5)
+    assert float(after.variance_s2) == pytest.approx(0.05**2 + 0.5 * 0.1**3 / (3 * 0.1 * 0.5))
