@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from dse.catalog import Catalog, load_catalog
+from dse.earlier import digest, earlier_points
 from dse.proofs import FOLDER, issued, keep, prove_headline
 from dse.questions import Shard, grid_of, questions_of, shards_of, shop_of
 from dse.search import explore
 from dse.search.designs import Shop, block_scorer
-from dse.search.optuna_study import Entry, claimed, open_ledger, open_storage
+from dse.search.optuna_study import Entry, Ledger, claimed, open_ledger, open_storage
 from dse.search.refine import headline_question, refine
 from dse.search.shards import ENDED, Plan, finished, run_shard
 from dse.study import Study, read_study
@@ -77,7 +78,8 @@ def search_shard(
     """Search one shard from wherever its ledger stands, to its end or for so many steps."""
     shop, questions = shop_of(shard.family, study.families[shard.family], catalog), questions_of(study, catalog)
     plan = _plan(shard, shop, study, questions.cells, hunt.chips, hunt.seed)
-    ledger = open_ledger(open_storage(hunt.where), f"{study.name}/{shard.label}", shop.space, identity_of(hunt, study))
+    start = earlier_points(study.search.warm_start, shop.space) if study.search.warm_start else None
+    ledger = ledger_of(shard, shop, hunt, study)
     grid, asked = grid_of(study, shard.formats), headline_question(questions)
     headline = int(np.argmin(np.abs(np.asarray(questions.limits_s) - study.headline.tpot)))
     best = [np.inf]  # of the headline's limit, on every batch
@@ -96,14 +98,17 @@ def search_shard(
                 keep(c, places[0])
         return c is not None and c.bound is not None and 1.0 - c.bound / best[0] <= (study.search.gap or 0.0)
 
-    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, until=until, enough=enough)
+    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, start, until, enough)
     counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in COUNTED}
     return Found(archive, tuple(e.decisions for e in finished(ledger)), counts)
 
 
-def identity_of(hunt: Hunt, study: Study) -> dict[str, Any]:
-    """What a ledger must have been made for, to be continued."""
-    return {"study_sha256": study.sha256, "catalog_sha256": hunt.digest, "seed": hunt.seed, "chips": hunt.chips}
+def ledger_of(shard: Shard, shop: Shop, hunt: Hunt, study: Study) -> Ledger:
+    """The Optuna study of a shard; one that was made for something else is refused."""
+    identity = {"study_sha256": study.sha256, "catalog_sha256": hunt.digest, "seed": hunt.seed, "chips": hunt.chips}
+    if study.search.warm_start:
+        identity["warm_start_sha256"] = digest(earlier_points(study.search.warm_start, shop.space))
+    return open_ledger(open_storage(hunt.where), f"{study.name}/{shard.label}", shop.space, identity, len(study.objectives))
 
 
 def work_off(study: Study, storage: str, budget: int | None, seed: int | None, overlay: str | None) -> Iterator[tuple[str, int]]:
@@ -114,8 +119,7 @@ def work_off(study: Study, storage: str, budget: int | None, seed: int | None, o
     hunt = Hunt(str(study.path), overlay, catalog.sha256, max(budget // max(len(shards), 1), 1), seed, storage, False)
     for shard in shards:
         shop = shop_of(shard.family, study.families[shard.family], catalog)
-        ledger = open_ledger(open_storage(storage), f"{study.name}/{shard.label}", shop.space, identity_of(hunt, study))
-        if claimed(ledger):
+        if claimed(ledger_of(shard, shop, hunt, study)):
             yield shard.label, search_shard(shard, hunt, study, catalog, lambda *_: None).counts["chips_screened"]
 
 
@@ -158,6 +162,8 @@ def search_all(
             picture(costs)
 
     if workers > 1 and len(shards) > 1:
+        if not hunt.is_file:
+            open_storage(hunt.where)  # a database gets its tables before two processes ask for them
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for until in (1, None) if looks else (None,):
                 for n, done in enumerate(as_completed([pool.submit(_worker, s, hunt, until) for s in shards]), 1):

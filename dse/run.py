@@ -17,6 +17,7 @@ from dse.analysis.elasticity import winner_elasticities
 from dse.answers import answered, bred
 from dse.catalog import Catalog, load_catalog
 from dse.certificates import Certificate, beside, by_family, rows, worth
+from dse.earlier import find_result
 from dse.errors import InfeasibleError, InputError
 from dse.hunt import Hunt, Picture, search_all, work_off
 from dse.proofs import FOLDER, headline_starts, proving
@@ -25,6 +26,7 @@ from dse.questions import Shard, Winner, default_winners, grid_of, questions_of,
 from dse.results import Cells, save, sweep, to_dataset
 from dse.search.designs import Questions
 from dse.search.finalists import Finalist, place
+from dse.search.optuna_study import sampler_of
 from dse.search.shards import ENDED
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
@@ -129,6 +131,9 @@ def run_study(
     if problems:
         raise InputError(problems)
     budget, seed = plan.budget if budget is None else budget, plan.seed if seed is None else seed
+    sampler_of(plan.search.sampler, seed)  # refused before any work
+    if plan.search.warm_start:
+        find_result(plan.search.warm_start)
     folder = Path(out) if out is not None else None
     if folder is not None:
         prepare_folder(folder, resume, force)

@@ -133,7 +133,7 @@ def test_a_longer_search_finds_the_known_optimum(tmp_path):
 # --- seeds and samplers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "tpe", "random", "qmc", "QMCSampler"])
 def test_the_same_seed_asks_for_the_same_chips_by_every_sampler(tmp_path, sampler):
     plan = replace(PLAN, sampler=sampler, chips=48)
     found = {}
@@ -159,15 +159,53 @@ def test_without_explore_all_chips_are_asked(tmp_path):
     assert [t[1] for t in written(book)] == ["asked"] * 12
 
 
-@pytest.mark.parametrize("sampler", ["cmaes", "gp", "nsga3"])
-def test_a_sampler_that_cannot_work_is_refused_before_any_chip_is_tried(tmp_path, sampler):
+@pytest.mark.parametrize("sampler, package", [("cmaes", "cmaes"), ("CmaEsSampler", "cmaes"), ("gp", "torch")])
+def test_a_sampler_whose_package_is_missing_is_refused_before_any_chip_is_tried(tmp_path, sampler, package):
     def nothing(_):
         raise AssertionError
 
-    if sampler == "gp" and find_spec("torch") is not None:
-        pytest.skip("torch is installed")
-    with pytest.raises(InputError, match=r"search\.sampler — found '" + sampler):
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(InputError, match=rf"search\.sampler — found '{sampler}', which needs the package {package}"):
         search(tmp_path, replace(PLAN, sampler=sampler), nothing)
+
+
+@pytest.mark.parametrize("sampler, said", [("nsga4", "did you mean"), ("BruteForceSampler", "cannot search this space")])
+def test_a_sampler_that_is_unknown_or_cannot_work_is_refused(tmp_path, sampler, said):
+    with pytest.raises(InputError, match=rf"search\.sampler — found '{sampler}'.*{said}"):
+        search(tmp_path, replace(PLAN, sampler=sampler))
+
+
+def test_cma_es_learns_from_round_to_round(tmp_path):
+    """It takes one objective and keeps its state on trials, so its own chips near the optimum from generation to generation."""
+    pytest.importorskip("cmaes")
+    space = Space("toy", tuple(v for v in SPACE.variables if v.kind == "real"))
+
+    def bowl(values):
+        return toy({"node": np.full(len(values["share"]), 2), "dies": np.full(len(values["share"]), 5), **values})
+
+    plan = replace(PLAN, space=space, sampler="cmaes", explore=False, asked=6, chips=180)
+    _, book, _ = search(tmp_path, plan, bowl)
+    costs = [t[4][0] for t in written(book)]
+    assert np.median(costs[-30:]) - 1 < (np.median(costs[:30]) - 1) / 5
+
+
+def test_one_and_three_objectives_are_recorded_as_such(tmp_path):
+    def three(values):
+        found = toy(values)
+        return replace(found, values=np.concatenate([found.values, found.values[:, :1] * 2], axis=1))
+
+    def one(values):
+        found = toy(values)
+        return replace(found, values=found.values[:, :1])
+
+    for count, evaluate in ((3, three), (1, one)):
+        storage = ledgers.open_storage(tmp_path / f"{count}.journal")
+        book = ledgers.open_ledger(storage, "toy/toy", SPACE, IDENTITY, objectives=count)
+        archive = run_shard(replace(PLAN, chips=48), book, evaluate, lambda *_: None)
+        assert len(book.study.directions) == count
+        assert {len(t.values) for t in book.study.get_trials(deepcopy=False)} == {count}
+        np.testing.assert_array_equal(replay(PLAN, book).costs, archive.costs)
 
 
 # --- kills and foreign journals -----------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ or that ran on one worker or two, asks for the same chips.
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import math
 import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 SEALED = "sealed_rounds"
 CLAIM = "claimed_by"
 CLAIM_S = 1.0  # longer than two workers that start together take to write their names
+OPENINGS = 5  # of a database that another process is creating
+RACES = ("IntegrityError", "ProgrammingError", "OperationalError")  # what SQLAlchemy says of it
 SEEN = 64  # cheapest and latest chips that a sampler beside ``explore`` looks at
 WORST = 1e12  # finite stand-in for the value of a chip without a feasible layout; its named constraints say that it has none
-DIRECTIONS = [optuna.study.StudyDirection.MINIMIZE] * 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Entry:
     constraints: Mapping[str, float]  # <= 0 is feasible
     front: Sequence[float]  # cost in every cell, inf where infeasible
     origin: str  # "asked" from the sampler, "bred" from the archive, "looked" or "finished" by the headline's own search
+    system: Mapping[str, Any] = field(default_factory=dict)  # what a sampler without generations noted on it (the state of CMA-ES)
 
 
 @dataclass(frozen=True)
@@ -58,29 +62,48 @@ class Ledger:
     distributions: Mapping[str, BaseDistribution]
 
 
+SINGLE = ("cmaes", "CmaEsSampler")  # take one objective: they are told the mean logarithm of cost over all cells instead
+PACKAGES = {"cmaes": "cmaes", "CmaEsSampler": "cmaes", "gp": "torch", "GPSampler": "torch"}  # not installed with this package
+
+
 def samplers() -> dict[str, Any]:
-    """Samplers by name; each takes a seed."""
+    """Samplers by name; each takes a seed. Those of Optuna go by the name of their class too, with what they take by themselves."""
     return {
         "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=32),
+        "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=32),
         "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
         "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
         "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
         "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    }
+    } | {name: functools.partial(_by_class, name) for name in sorted(optuna.samplers.__all__) if _takes_seed(name)}
+
+
+def _takes_seed(name: str) -> bool:
+    """Whether a class of Optuna's samplers is made from a seed alone."""
+    maker = getattr(optuna.samplers, name)
+    if not (inspect.isclass(maker) and issubclass(maker, optuna.samplers.BaseSampler)) or inspect.isabstract(maker):
+        return False
+    known = inspect.signature(maker).parameters.values()
+    needed = [p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return not needed and any(p.name == "seed" for p in known)
+
+
+def _by_class(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    return getattr(optuna.samplers, name)(seed=seed)
 
 
 def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler. Raises InputError for an unknown name, and for one that cannot work here."""
+    """A fresh sampler. Raises InputError for an unknown name, and for one whose package is not installed."""
     known = samplers()
     if name not in known:
         raise InputError(f"search.sampler — found {name!r}, allowed {', '.join(known)}{closest(name, known)}")
-    if name == "cmaes":
+    package = PACKAGES.get(name)
+    if package and find_spec(package) is None:
+        without = ", ".join(n for n in known if n not in PACKAGES)
         raise InputError(
-            "search.sampler — found 'cmaes', which takes a single objective, allowed one for two objectives, such as nsga2 or tpe"
+            f"search.sampler — found {name!r}, which needs the package {package} (pip install {package}), allowed without it {without}"
         )
-    if name == "gp" and find_spec("torch") is None:
-        raise InputError("search.sampler — found 'gp', which needs the package torch, allowed without it one of nsga2, tpe, qmc, random")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return known[name](seed)
@@ -113,14 +136,21 @@ def trim_journal(path: Path) -> None:
 
 
 def open_storage(where: str | Path) -> BaseStorage:
-    """Storage of a journal file (a path) or of any Optuna storage URL. Raises DseError when it cannot be read."""
-    try:
-        if isinstance(where, Path):
-            trim_journal(where)
-            return JournalStorage(JournalFileBackend(str(where)))
-        return optuna.storages.get_storage(where)
-    except Exception as error:
-        raise _unreadable(where, error) from error
+    """Storage of a journal file (a path) or of any Optuna storage URL. Raises DseError when it cannot be read.
+
+    Two processes that open an empty database at the same time both create its tables, and one of them fails: it tries again.
+    """
+    for attempt in range(OPENINGS):
+        try:
+            if isinstance(where, Path):
+                trim_journal(where)
+                return JournalStorage(JournalFileBackend(str(where)))
+            return optuna.storages.get_storage(where)
+        except Exception as error:
+            if attempt + 1 == OPENINGS or type(error).__name__ not in RACES:
+                raise _unreadable(where, error) from error
+            time.sleep(CLAIM_S)
+    raise AssertionError("unreachable")
 
 
 def _unreadable(where: str | Path, error: Exception) -> DseError:
@@ -128,10 +158,11 @@ def _unreadable(where: str | Path, error: Exception) -> DseError:
     return DseError(f"{where}: storage — {what}; start again with --force, or name another --storage")
 
 
-def open_ledger(storage: BaseStorage, name: str, space: Space, attributes: Mapping[str, Any]) -> Ledger:
+def open_ledger(storage: BaseStorage, name: str, space: Space, attributes: Mapping[str, Any], objectives: int = 2) -> Ledger:
     """The study of a shard, created or continued. A study made for something else (other ``attributes``) is refused."""
+    directions = [optuna.study.StudyDirection.MINIMIZE] * objectives
     try:
-        study = optuna.create_study(storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     except Exception as error:
         raise _unreadable(name, error) from error
     for key, value in attributes.items():
@@ -194,7 +225,7 @@ class _Seen(optuna.storages.InMemoryStorage):
             return trial._trial_id
 
 
-def memory_study(recorded: Sequence[FrozenTrial], objectives: int = len(DIRECTIONS)) -> optuna.Study:
+def memory_study(recorded: Sequence[FrozenTrial], objectives: int = 2) -> optuna.Study:
     """The recorded trials as a study in memory, for the sampler to look at."""
     storage = _Seen()
     study = optuna.create_study(storage=storage, directions=[optuna.study.StudyDirection.MINIMIZE] * objectives)
@@ -212,7 +243,15 @@ def seen(recorded: Sequence[FrozenTrial], key: str | None) -> list[FrozenTrial]:
     chosen = sorted({*cheapest, *range(max(len(recorded) - SEEN, 0), len(recorded))})
     found = [copy.copy(recorded[i]) for i in chosen]
     for trial in found:
-        trial.system_attrs = {} if key is None else {key: 0}
+        trial.system_attrs = trial.system_attrs if key is None else {key: 0}
+    return found
+
+
+def scalar(trial: FrozenTrial) -> FrozenTrial:
+    """The same trial with one value: the mean logarithm of cost over all cells of its front."""
+    costs = [WORST if x is None else x for x in trial.user_attrs["front"]]
+    found = copy.copy(trial)
+    found.values = [float(np.log(np.maximum(costs, 1e-300)).mean())]
     return found
 
 
@@ -229,7 +268,7 @@ def frozen(ledger: Ledger, entry: Entry, number: int, generation: tuple[str, int
             "decisions": dict(entry.decisions),
             "front": [x if math.isfinite(x) else None for x in entry.front],
         },
-        system_attrs={} if generation is None else {generation[0]: generation[1]},
+        system_attrs=dict(entry.system) if generation is None else {generation[0]: generation[1]},
         state=TrialState.COMPLETE,
     )
     return trial
@@ -245,20 +284,38 @@ def _generation(sampler: optuna.samplers.BaseSampler, recorded: Sequence[FrozenT
     return key, last + (members >= (sampler.population_size or 1))
 
 
-def ask(
-    ledger: Ledger, sampler_name: str, seed: int, count: int, alone: bool = True
-) -> tuple[list[dict[str, Any]], tuple[str, int] | None]:
-    """Decisions that the sampler proposes for ``count`` chips, from the sealed rounds only, and the generation they belong to.
+@dataclass(frozen=True)
+class Asked:
+    """What a sampler proposes for some chips."""
+
+    decisions: list[dict[str, Any]]
+    generation: tuple[str, int] | None  # that a genetic sampler is filling
+    system: list[dict[str, Any]]  # what the sampler noted on each
+
+
+def ask(ledger: Ledger, sampler_name: str, seed: int, count: int, alone: bool = True) -> Asked:
+    """What the sampler proposes for ``count`` chips, from the sealed rounds only.
 
     ``alone``: nothing else proposes chips, so that the sampler looks at all that was recorded.
+
+    Raises:
+        InputError: a sampler that cannot search this space.
     """
-    done = sealed_rounds(ledger)
+    done, single = sealed_rounds(ledger), sampler_name in SINGLE
     recorded = [t for t in ledger.study.get_trials(deepcopy=False) if t.user_attrs.get("round", done) < done]
     sampler = sampler_of(sampler_name, seed)
     generation = _generation(sampler, recorded)
-    study = memory_study(recorded if alone else seen(recorded, None if generation is None else generation[0]))
+    shown = recorded if alone or single else seen(recorded, None if generation is None else generation[0])
+    study = memory_study([scalar(t) for t in shown] if single else shown, 1 if single else len(ledger.study.directions))
     study.sampler = sampler
-    return [study.ask(dict(ledger.distributions)).params for _ in range(count)], generation
+    try:
+        trials = [study.ask(dict(ledger.distributions)) for _ in range(count)]
+    except ValueError as error:
+        raise InputError(
+            f"search.sampler — found {sampler_name!r}, which cannot search this space ({error}), allowed another one"
+        ) from error
+    system = [{} if generation is not None else dict(t.system_attrs) for t in study.get_trials(deepcopy=False)[len(shown) :]]
+    return Asked([t.params for t in trials], generation, system)
 
 
 def record(ledger: Ledger, number: int, found: Sequence[Entry], generation: tuple[str, int] | None, counts: Mapping[str, float]) -> None:

@@ -28,7 +28,7 @@ class Scores:
     """What the evaluation of a block of chips says: cost in every cell, the two values, named constraints."""
 
     costs: np.ndarray  # (n, cells): cost of every (case, owner, limit), then the fastest token of every case
-    values: np.ndarray  # (n, 2): least cost and fastest token of the headline case, inf where none
+    values: np.ndarray  # (n, objectives): least cost, fastest token and what else is asked of the headline case, inf where none
     constraints: Mapping[str, np.ndarray]  # (n,), <= 0 is feasible
     evaluations: int
 
@@ -84,6 +84,11 @@ def points_of(space: Space, named: Sequence[Mapping[str, Any]]) -> tuple[dict[st
     return values, space.encode(values)
 
 
+def _fastest(values: Sequence[float]) -> float:
+    """The second objective, where there is one."""
+    return float(values[min(1, len(values) - 1)])
+
+
 def replay(plan: Plan, ledger: Ledger) -> explore.Archive:
     """The archive after the sealed rounds, from the ledger alone."""
     archive = explore.Archive.empty(plan.space.dimension, plan.cells, [v.size for v in plan.space.variables])
@@ -91,21 +96,21 @@ def replay(plan: Plan, ledger: Ledger) -> explore.Archive:
         found = ledgers.entries(ledger, number)
         if found:
             _, points = points_of(plan.space, [e.decisions for e in found])
-            archive, _ = explore.add(archive, points, np.array([e.front for e in found]), np.array([e.values[1] for e in found]))
+            archive, _ = explore.add(archive, points, np.array([e.front for e in found]), np.array([_fastest(e.values) for e in found]))
     return archive
 
 
-def propose(plan: Plan, ledger: Ledger, archive: explore.Archive, number: int) -> tuple[np.ndarray, int, tuple[str, int] | None]:
+def propose(plan: Plan, ledger: Ledger, archive: explore.Archive, number: int) -> tuple[np.ndarray, ledgers.Asked]:
     """Points of a round: those asked from the sampler first, then those bred; the first round opens with the family's default design."""
     rng = ledgers.seed_of(plan.seed, plan.label, number)
     asked = min(plan.asked, plan.block) if plan.explore else plan.block
-    decisions, generation = ledgers.ask(ledger, plan.sampler, int(rng.integers(2**31)), asked, alone=not plan.explore)
+    found = ledgers.ask(ledger, plan.sampler, int(rng.integers(2**31)), asked, alone=not plan.explore)
     fixed = _defaults(plan.space)
-    _, points = points_of(plan.space, [{**fixed, **d} for d in decisions])
+    _, points = points_of(plan.space, [{**fixed, **d} for d in found.decisions])
     if number == 0:
         points[0] = points_of(plan.space, [fixed])[1][0]
     bred = explore.breed(archive, rng, plan.block - asked, plan.space.dimension)
-    return np.concatenate([points, bred]), asked, generation
+    return np.concatenate([points, bred]), found
 
 
 def _defaults(space: Space) -> dict[str, Any]:
@@ -162,8 +167,10 @@ def run_shard(
             break
         kind = steps[number]
         if kind == ROUND:
-            cube, asked, generation = propose(plan, ledger, archive, number - bool(plan.look))
-            chips = plan.block
+            cube, proposal = propose(plan, ledger, archive, number - bool(plan.look))
+            asked, chips = len(proposal.decisions), plan.block
+            if start is not None and number == 0:  # no look before it that would have taken them
+                cube[1 : 1 + len(start)] = start[: len(cube) - 1]
         else:
             assert polish is not None
             rounds = plan.look if kind == LOOK else plan.finish
@@ -172,12 +179,12 @@ def run_shard(
             cube, evaluations = polish(known, rounds, ledgers.seed_of(plan.seed, f"{plan.label}/{kind}", number))
             cube = cube if kind != LOOK or start is None else np.concatenate([cube, start])
             cube = cube if len(cube) else known[:1]
-            asked, generation, chips = len(cube), None, 0
+            asked, chips, proposal = len(cube), 0, ledgers.Asked([], None, [])
             counts["chips_refined"] += rounds * plan.block
             counts["evaluations"] += evaluations
         named, scores = scored(plan, evaluate_block, cube)
         _, points = points_of(plan.space, named)
-        archive, entered = explore.add(archive, points, scores.costs, scores.values[:, 1])
+        archive, entered = explore.add(archive, points, scores.costs, np.array([_fastest(v) for v in scores.values]))
         kept = sorted({*range(asked), *entered.tolist()})
         found = [
             Entry(
@@ -186,13 +193,14 @@ def run_shard(
                 constraints={k: float(v[i]) for k, v in scores.constraints.items()},
                 front=[float(x) for x in scores.costs[i]],
                 origin=ORIGIN.get(kind, "asked" if i < asked else "bred"),
+                system=proposal.system[i] if i < len(proposal.system) else {},
             )
             for i in kept
         ]
         counts["evaluations"] += scores.evaluations
         counts["chips_screened"] += chips
         ended = kind == FINISH and number + 1 < len(plan.steps) and enough(found)
-        ledgers.record(ledger, number, found, generation, {**counts, **({ENDED: 1} if ended else {})})
+        ledgers.record(ledger, number, found, proposal.generation, {**counts, **({ENDED: 1} if ended else {})})
         tick(chips, scores.evaluations)
     return archive
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dse.study.analyses import Analysis
 from dse.study.check import check_study
 from dse.study.files import find_study, new_study, read_study, shipped_studies
-from dse.study.read import SAMPLERS, parse_study
+from dse.study.read import parse_study
 from dse.study.record import Headline, Layouts, Limits, Search, Study
-from dse.study.values import seconds
+from dse.study.values import SAMPLERS, seconds
 
 __all__ = [
     "SAMPLERS",

@@ -14,12 +14,11 @@ from dse.study.analyses import Analysis, read_analyses
 from dse.study.check import check_study
 from dse.study.claims import read_rows
 from dse.study.record import EXPERT_LAYOUTS, Headline, Layouts, Limits, Search, Study
-from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, text, time, whole
+from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, sampler, text, time, whole
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
 
-SAMPLERS = ("nsga2", "tpe", "cmaes", "gp", "qmc", "random")
 NO_FAMILY = "other"  # what belongs to no family has no design space
 KINDS = ("search", "claims")
 _REQUIRED = object()
@@ -82,13 +81,14 @@ _DEGREE = list_of(whole(1))
 _DEGREES = ("tp", "pp", "dp", "batch")
 _LAYOUT_FIELDS: dict[str, Check] = {**dict.fromkeys(_DEGREES, _DEGREE), "ep": list_of(one_of(*EXPERT_LAYOUTS))}
 _SEARCH_FIELDS: dict[str, Check] = {
-    "sampler": one_of(*SAMPLERS),
+    "sampler": sampler,
     "explore": flag,
     "asked": whole(0),
     "bred": whole(0),
     "finish": whole(0),
     "certify": whole(0),
     "gap": positive,
+    "warm_start": text,
 }
 
 

@@ -57,6 +57,7 @@ class Search:
     bred: int = 120
     finish: int = 100  # rounds on the headline question alone after the search, on every batch; 0 leaves its quick look out too
     certify: int = 0  # boxes cut to prove how near each family's cheapest design of the headline is to the optimum
+    warm_start: str = ""  # study or folder of an earlier result, whose designs the search begins with
     gap: float | None = None  # relative, proved: where a family's search may end before its budget
 
 

@@ -110,6 +110,17 @@ def list_of(check: Check, empty: bool = False) -> Check:
     return read
 
 
+SAMPLERS = ("nsga2", "nsga3", "tpe", "cmaes", "gp", "qmc", "random")
+
+
+def sampler(value: Any) -> str:
+    """A sampler: one of the short names, or the name of a class of Optuna's, which is looked up before the search."""
+    named = text(value)
+    if not (named.endswith("Sampler") and named.isidentifier()):
+        _among(named, (*SAMPLERS, "a class of optuna.samplers such as NSGAIIISampler"))
+    return named
+
+
 def objective(value: Any) -> str:
     """A metric that can be improved."""
     known = tuple(entry.name for entry in glossary.load().entries.values() if entry.better != "none")
