@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from dse.search.layouts import Case, Grid, native_formats, why_nothing_fits
 from dse.search.shards import points_of
 from dse.space import space_of
 from dse.study import Study
-from dse.types import Chip, named_format
+from dse.types import Chip, Prices, named_format
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,31 @@ def questions_of(study: Study, catalog: Catalog) -> Questions:
             cases.append(Case(model, workload, as_floats(catalog.models[model]), as_floats(catalog.workloads[workload]), limit, prices))
     order = [(c.model_id, c.workload_id) for c in cases]
     mixes = [tuple((order.index((m, w)), weight) for w, weight in study.mix.items()) for m in study.models] if study.mix else []
+    at, owner = order.index((study.headline.model, study.headline.workload)), study.scenarios.index(study.headline.scenario)
     return Questions(
         cases=tuple(cases),
         limits_s=tuple(study.limits.tpot),
-        headline_case=order.index((study.headline.model, study.headline.workload)),
-        headline_scenario=study.scenarios.index(study.headline.scenario),
+        headline_case=at,
+        headline_scenario=owner,
         mixes=tuple(mixes),
+        objectives=study.objectives,
+        variants=variants_of(cases[at], prices[owner], study.objectives),
     )
+
+
+ENERGY_WEIGHTS = (3.0, 10.0, 30.0)  # of the price of energy
+FIRST_TOKEN = (1 / 2, 1 / 4, 1 / 8)  # of the limit on the time to the first token
+
+
+def variants_of(case: Case, owner: Prices, objectives: Sequence[str]) -> tuple[Case, ...]:
+    """The headline case as those see it to whom a third objective matters more: what lies between them is the front of three."""
+    if len(objectives) < 3:
+        return ()
+    if objectives[2] == "ttft_s":
+        return tuple(replace(case, prices=(owner,), ttft_limit_s=case.ttft_limit_s * x) for x in FIRST_TOKEN)
+    own = replace(owner, rents=0.0)
+    dearer = [replace(own, energy_usd_per_j=own.energy_usd_per_j * x) for x in ENERGY_WEIGHTS]
+    return (replace(case, prices=(*dearer, replace(own, energy_usd_per_j=1.0))),)
 
 
 def shop_of(family: str, overrides: Mapping[str, Any], catalog: Catalog) -> Shop:

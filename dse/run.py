@@ -30,6 +30,7 @@ from dse.search.optuna_study import sampler_of
 from dse.search.shards import ENDED
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
+from dse.tradeoff import with_tradeoff
 from dse.validate.points import measured_points
 
 if TYPE_CHECKING:
@@ -176,6 +177,9 @@ def run_study(
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
+    if questions.variants:
+        report(0, 1, "three objectives")
+        ds = with_tradeoff(ds, plan, questions, winners)
     report(0, 1, "elasticities")
     cases = {(c.model_id, c.workload_id): (c.model, c.workload) for c in questions.cases}
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import xarray as xr
 
-from dse.report import breakeven, limits, redesign, regret, uncertainty
+from dse.report import breakeven, limits, redesign, regret, tradeoff, uncertainty
 from dse.report import draw as D
 from dse.report import fronts as F
 from dse.report import sections as S
@@ -27,6 +27,7 @@ NAVIGATION = (
     ("answer", "Answer"),
     ("cost", "Cost"),
     ("throughput", "Throughput"),
+    ("tradeoff", "Three objectives"),
     ("breakdown", "Breakdowns"),
     ("bound", "Limits"),
     ("designs", "Designs"),
@@ -57,11 +58,25 @@ def _analysed(page: Page) -> None:
         section(page)
 
 
-SECTIONS = (S.answer, S.fronts, S.breakdowns, S.bounds, S.designs, S.certificates, S.matters, _analysed, S.analyses, S.sources, S.rerun)
+SECTIONS = (
+    S.answer,
+    S.fronts,
+    tradeoff.section,
+    S.breakdowns,
+    S.bounds,
+    S.designs,
+    S.certificates,
+    S.matters,
+    _analysed,
+    S.analyses,
+    S.sources,
+    S.rerun,
+)
 LED = (
     S.finding,
     S.analyses,
     S.fronts,
+    tradeoff.section,
     S.breakdowns,
     S.bounds,
     S.designs,

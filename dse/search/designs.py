@@ -38,12 +38,14 @@ class Questions:
     headline_case: int
     headline_scenario: int
     mixes: tuple[tuple[tuple[int, float], ...], ...] = ()  # for each model: (case, weight) of the workloads that one design should serve
+    objectives: tuple[str, ...] = ("usd_per_million_output_token", "tpot_s")
+    variants: tuple[Case, ...] = ()  # the headline case to owners who weigh the third objective more and more, or with tighter limits on it
 
     @property
     def cells(self) -> int:
-        """Costs of every (case or mix, owner, limit), and the fastest token of every case."""
+        """Costs of every (case, mix or variant, owner, limit), and the fastest token of every case."""
         mixed = sum(len(self.cases[m[0][0]].prices) for m in self.mixes)
-        return (sum(len(c.prices) for c in self.cases) + mixed) * len(self.limits_s) + len(self.cases)
+        return (sum(len(c.prices) for c in (*self.cases, *self.variants)) + mixed) * len(self.limits_s) + len(self.cases)
 
     @property
     def headline_cells(self) -> slice:
@@ -116,10 +118,26 @@ def score(chips: Chip, n: int, questions: Questions, grid: Grid, known: Mapping[
         costs.append(mixed.reshape(-1, n))
         if questions.headline_case in dict(mix):  # the mix takes the place of the headline's workload
             best = mixed[questions.headline_scenario].min(axis=0)
+    varied: list[np.ndarray] = []
+    for variant in questions.variants:
+        found, count = screen(chips, variant, grid, known[variant.model_id], questions.limits_s, with_layout=False, memo=memo)
+        evaluations += count
+        costs.append(found.cost.reshape(-1, n))
+        varied.append(found.cost.min(axis=1))  # (owners, n)
     limit_slack = {f.name: -np.broadcast_to(np.asarray(getattr(chips.slack, f.name), float).ravel(), (n,)) for f in fields(Slacks)}
     constraints = {**limit_slack, "headline": np.where(np.isfinite(best), 0.0, 1.0)}
-    values = np.stack([best, fastest[questions.headline_case]], axis=1)
+    columns = [best, fastest[questions.headline_case], *([_third(questions, best, varied)] if varied else [])]
+    values = np.stack(columns[: len(questions.objectives)], axis=1)
     return Scores(np.concatenate([*costs, fastest]).T, values, constraints, evaluations)
+
+
+def _third(questions: Questions, best: np.ndarray, varied: Sequence[np.ndarray]) -> np.ndarray:
+    """The third objective of the headline case: least energy of a token, or the tightest limit on the first token that is met."""
+    if questions.objectives[2] == "j_per_output_token":
+        return varied[-1][-1] / 1e6  # of the owner to whom a joule costs a dollar, and nothing else counts beside it
+    limits = [questions.cases[questions.headline_case].ttft_limit_s, *(v.ttft_limit_s for v in questions.variants)]
+    met = [np.isfinite(best), *(np.isfinite(v).any(axis=0) for v in varied)]
+    return np.min([np.where(m, limit, np.inf) for m, limit in zip(met, limits, strict=True)], axis=0)
 
 
 def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):

@@ -10,7 +10,7 @@ import numpy as np
 
 from dse.evaluate import Metrics, evaluate
 from dse.search.layouts import Best, Case, Grid, is_mixture, layout_table, screen, to_layout
-from dse.types import Chip, Deployment, named_format
+from dse.types import Chip, Deployment, Prices, named_format
 
 BLOCK = 32  # chips screened together: the shape of a usual round of the search, so that nothing is compiled anew
 CHUNK = 512  # deployments in one exact evaluation
@@ -89,13 +89,16 @@ def best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, 
     return Best(**joined, fastest=np.concatenate([p.fastest for p in parts])[: len(finalists)])
 
 
-def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float], octave: bool = False) -> Iterator[Placed]:
+def place(
+    case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequence[float], octave: bool = False, owner: Prices | None = None
+) -> Iterator[Placed]:
     """Finalists in their best layouts under every limit; one ``Placed`` for each owner that has any.
 
     Args:
         case: The question. finalists: Chips with their formats. grid: Layouts to try (its formats are replaced by the finalists').
         limits: Limits on the mean time per output token [s]. octave: Refine batches over an octave to each side instead of half of one:
-            for chips whose memory was made to hold just one batch.
+            for chips whose memory was made to hold just one batch. owner: Whose money the metrics are in (None: of the owner for whom
+            the layout was chosen).
     """
     formats = tuple(dict.fromkeys(f for x in finalists for f in x.formats))
     grid = replace(grid, formats=formats).thinned()  # batches between are tried in the refinement
@@ -111,7 +114,7 @@ def place(case: Case, finalists: Sequence[Finalist], grid: Grid, limits: Sequenc
         if not len(who):
             continue
         chosen = best.format[s, limit, who]
-        m = exact(case, chips, who, fine[best.layout[s, limit, who]], chosen, formats, prices)
+        m = exact(case, chips, who, fine[best.layout[s, limit, who]], chosen, formats, prices if owner is None else owner)
         slow = np.asarray(m.tpot_s) > np.asarray(limits)[limit] * (1 + ROUNDING)
         late = np.asarray(m.ttft_s) > case.ttft_limit_s * (1 + ROUNDING)
         cache = np.array([named_format(f).kv_byte for f in formats])[chosen]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NO_FAMILY = "other"  # what belongs to no family has no design space
 KINDS = ("search", "claims")
+_TWO = ("usd_per_million_output_token", "tpot_s")
+OBJECTIVES = (_TWO, (*_TWO, "j_per_output_token"), (*_TWO, "ttft_s"), _TWO[:1])  # energy of a token is power over throughput
 _REQUIRED = object()
 
 
@@ -107,6 +109,8 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
     reader.known(raw, "", (*_FIELDS, *_TABLES, "mix", "rows", "analyses"))
     top = {key: reader.value(raw, "", key, check, default) for key, (check, default) in _FIELDS.items()}
     top["name"] = top["name"] or path.stem
+    if not reader.problems and tuple(top["objectives"]) not in OBJECTIVES:
+        reader.problem("objectives", repr(list(top["objectives"])), " or ".join(str(list(o)) for o in OBJECTIVES))
     limits = _limits(raw, top["workloads"], reader)
     families, layouts, search = _families(raw, reader), _layouts(raw, reader), _search(raw, reader)
     analyses = read_analyses(raw.get("analyses", []), families, reader.problem)
