@@ -106,7 +106,7 @@ def reoptimised(
     niche = Niche(case, (asked.limit_s, *(t for t in limits_s if t != asked.limit_s)))
     designs = [*(dict(d) for d in start.designs), *([known.decisions] if known else [])]
     points = points_of(shop.space, designs)[1] if designs else np.empty((0, shop.space.dimension))
-    best = np.concatenate([breed(shop, [niche], start.grid.thinned(), points, chips, seed, "anew"), points])[:BLOCK]
+    best = np.concatenate([breed(shop, [niche], start.grid, points, chips, seed, "anew"), points])[:BLOCK]
     found = [polished(start, catalog, asked, known.decisions, known.layout, 1, 0)] if known else []
     if len(best):
         _, values, kept = canonical(shop.space, best)

@@ -47,7 +47,7 @@ def _said(page: Page) -> str:
     ds, first = page.ds, lead(page.ds, page.found)
     case, limit_s = V.headline(ds)
     v = V.view(ds, case)
-    text = first.section.sentence if first else W.winner_sentence(ds, v, V.limit_index(v, limit_s))
+    text = first.section.sentence if first else regret.mix_sentence(ds) or W.winner_sentence(ds, v, V.limit_index(v, limit_s))
     found = {"answer": text, "analyses": {a.name: a.section.sentence for a in page.found}, "figures": page.said}
     return json.dumps(found, indent=1, ensure_ascii=False).replace(W.NARROW, " ") + "\n"
 

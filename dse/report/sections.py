@@ -52,19 +52,20 @@ def answer(page: P.Page) -> None:
     case, limit_s = V.headline(ds)
     v = V.view(ds, case)
     limit = V.limit_index(v, limit_s)
+    mixed = regret.mix_sentence(ds)
     evidence, survival = W.evidence_sentence(ds, v, limit), W.survival(ds, v, limit)
     points = "".join(f"<li>{esc(x)}</li>" for x in survival)
     sure = f"<p>{esc(evidence)}</p>" + (f"<ul>{points}</ul>" if points else "")
     page.add(
         '<section class="answer" id="answer">',
-        f'<p class="first">{esc(W.winner_sentence(ds, v, limit))}</p>',
+        f'<p class="first">{esc(mixed or W.winner_sentence(ds, v, limit))}</p>',
+        f"<p>{esc(W.winner_sentence(ds, v, limit))}</p>" if mixed else "",
         f'<div class="caveat" id="sure">{sure}</div>' if evidence or points else "",
         f"<p>{esc(W.existing_sentence(v, limit))} {esc(W.design_sentence(v, limit))}</p>",
         f"<p>{esc(W.regimes_sentence(v))} {esc(W.close_sentence(v))}</p>",
     )
-    below, mixed = W.below_sentence(v, limit), regret.mix_sentence(ds)
+    below = W.below_sentence(v, limit)
     page.add(
-        f'<p id="mix">{esc(mixed)}</p>' if mixed else "",
         f"<p>{esc(below)}</p>" if below else "",
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
         f"<p>{esc(sampled(ds, case, limit_s))}</p>",
