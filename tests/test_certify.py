@@ -11,7 +11,8 @@ from dse import certificates
 from dse.catalog import load_catalog
 from dse.errors import InputError
 from dse.search.bounds import Problem, bounder
-from dse.search.certify import _kinds, _leaves, check, exact, halves, prove, roots_least, roots_of, with_batch
+from dse.search.boxes import halves, kinds_of, leaves, roots_of
+from dse.search.certify import check, exact, prove, roots_least, with_batch
 from dse.search.layouts import layout_table
 from dse.study import read_study
 
@@ -83,7 +84,7 @@ def test_halves_meet_and_whole_numbers_lie_in_one_of_them():
 @pytest.mark.parametrize("text", ["a", "a.", "...", "ab.."])
 def test_a_tree_that_does_not_cover_its_root_is_refused(text):
     with pytest.raises(ValueError, match="leaf"):
-        list(_leaves(text, np.zeros(2), np.ones(2), np.zeros(2, int)))
+        list(leaves(text, np.zeros(2), np.ones(2), np.zeros(2, int)))
 
 
 def test_roots_are_every_choice_with_every_layout_and_format():
@@ -111,12 +112,12 @@ def test_branch_and_bound_agrees_with_dense_sampling_and_its_proof_can_be_checke
     assert np.isfinite(costs).any()
     assert costs.min() >= proof.bound
     assert costs.min() >= proof.optimum.cost * 0.999
-    least, leaves = check(problem, proof.bound, proof.trees)
+    least, count = check(problem, proof.bound, proof.trees)
     assert least >= proof.bound * (1 - 1e-12)
-    assert leaves > len(roots.low)
+    assert count > len(roots.low)
     least, _ = check(problem, proof.bound * 1.5, proof.trees)
     assert least < proof.bound * 1.5  # the same trees prove no higher bound
-    assert len(_kinds(problem)) == space.dimension + 1
+    assert len(kinds_of(problem)) == space.dimension + 1
 
 
 def test_an_unknown_family_is_named():
