@@ -8,6 +8,7 @@ loop of serving is not monotone in the decoding time; its minimum over that time
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,12 +23,14 @@ from dse.equations import fabrication, power, silicon
 from dse.equations import layout as cut
 from dse.equations.serving import BUSIEST
 from dse.evaluate import Performance, as_floats, money, performance, total_cost
+from dse.formats import computed_in
 from dse.search.designs import Shop
 from dse.search.intervals import Interval, enclose, is_interval, kept_whole
 from dse.search.layouts import Case, Grid, is_mixture, to_layout
 from dse.types import SLACK_TOLERANCE, Chip, Number, Slacks, Store, named_format
 
 SLACK = 1e-9  # relative, of every bound and limit: far more than what rounding adds up to
+ENDLESS = 1e30  # of a capacity or a power
 CHUNK = 4096  # boxes in one call: one compiled shape
 
 # Which way functions of the families go, in the domain of the design variables; their formulas repeat arguments.
@@ -93,15 +96,8 @@ def best_chip(low: Chip, high: Chip) -> Chip:
     )
 
 
-def _hardwired_floor(chip: Chip) -> Chip:
-    """The same chip with all work done in no time: what is left is the fixed time of its layers."""
-    empty = {
-        name: replace(getattr(chip, name), s_per_byte=0.0 * getattr(chip, name).s_per_byte)
-        for name in ("weight_store", "sram", "memory", "scale_up", "scale_out")
-    }
-    endless = 1e30
-    peak = jax.tree.map(lambda x: 0.0 * x + endless, chip.peak_flop_per_s)
-    return replace(chip, peak_flop_per_s=peak, exp_per_s=0.0 * chip.exp_per_s + endless, **empty)
+def _unthrottled(chip: Chip) -> Chip:
+    return replace(chip, tdp_w=0.0 * chip.tdp_w + ENDLESS)
 
 
 def _without_layer_time(chip: Chip) -> Chip:
@@ -110,10 +106,34 @@ def _without_layer_time(chip: Chip) -> Chip:
     return replace(chip, kernels=replace(chip.kernels, system=free))
 
 
-def _performances(chip: Chip, case: Case, layout: Any, hardwired: bool) -> list[Performance]:
-    """Of the best chip. Where a layer's fixed time hides its computing the sum is not monotone: two bounds, of which the larger holds."""
-    chips = [_without_layer_time(chip), _hardwired_floor(chip)] if hardwired else [chip]
-    return [performance(c, case.model, case.workload, layout) for c in chips]
+def _without_traffic(chip: Chip) -> Chip:
+    """The same chip with weights and caches read in no time: computing hides behind the fixed time of a layer, or the other way round."""
+    empty = {n: replace(getattr(chip, n), s_per_byte=0.0 * getattr(chip, n).s_per_byte) for n in ("weight_store", "sram", "memory")}
+    return replace(_unthrottled(chip), **empty)
+
+
+def _no_serial_terms(kernels: Any) -> bool:
+    """Whether operators without traffic take exactly their time of computing and a constant."""
+    gemms = [getattr(kernels.gemm, f.name).serial_s_per_k for f in fields(kernels.gemm)]
+    caches = [getattr(kernels, n) for n in ("decode", "decode_fp8", "mla_decode")]
+    decode = [x for c in caches for x in (c.head_s, c.latency_s)]
+    prefill = [getattr(kernels, n).serial_s_per_token for n in ("prefill", "prefill_fp8", "mla_prefill")]
+    return all(float(x) == 0.0 for x in (*gemms, *decode, *prefill))
+
+
+def _held_in_place(chip: Chip, case: Case, layout: Any) -> Chip:
+    """The same chip with weights and caches read as fast as they are in this layout, however large its batch becomes."""
+    held = chip.kernels.system.kv_fill * case.workload.output_tokens
+    fmt = computed_in(chip, layout.format)
+    at = cut.place(chip, cut.weight_byte(case.model, layout, fmt), cut.all_caches_byte(case.model, case.workload, held, layout, fmt))
+    none = 0.0 * at.kv_s_per_byte
+    endless = ENDLESS + none
+    return replace(
+        chip,
+        weight_store=Store(capacity_byte=endless, s_per_byte=at.weight_s_per_byte, j_per_byte=at.weight_j_per_byte),
+        sram=Store(capacity_byte=none, s_per_byte=none, j_per_byte=none),
+        memory=Store(capacity_byte=endless, s_per_byte=at.kv_s_per_byte, j_per_byte=at.kv_j_per_byte),
+    )
 
 
 def _closed_loop(weight: Number, fastest_s: Number, work_s: Number, prefill_s: Number) -> Number:
@@ -133,32 +153,87 @@ def _largest(values: Sequence[Number]) -> Number:
     return result
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The best chip in a layout: its times, and the energy of a token of every request.
+
+    Where a layer's fixed time hides its computing the sum is not monotone. Then two bounds hold: all operators without the fixed time, or
+    computing and fixed time, whichever is longer, and on top of that time what no computing hides (``beside_s``, of a decoding step).
+    """
+
+    performances: list[Performance]
+    beside_s: Number = 0.0
+
+    @property
+    def share_s(self) -> Number:
+        return _largest([f.time.prefill for f in self.performances])
+
+    @property
+    def tpot_s(self) -> Number:
+        first, *more = [f.tpot_s - f.time.prefill for f in self.performances]
+        return _largest([first, *(t + self.beside_s for t in more)]) + self.share_s
+
+    @property
+    def prefill_s(self) -> Number:
+        return _largest([f.prefill_time.total for f in self.performances])
+
+    @property
+    def token_j(self) -> Number:
+        p = self.performances[0]
+        return p.mean_w * p.chips * p.tpot_s  # the best chip has no static power
+
+
+def _pass(best: Chip, low: Chip, case: Case, layout: Any, hardwired: bool) -> _Pass:
+    """``low``: the slowest computing of the box."""
+    if not hardwired:
+        return _Pass([performance(best, case.model, case.workload, layout)])
+    bare = _without_layer_time(best)
+    slow = replace(_unthrottled(bare), peak_flop_per_s=low.peak_flop_per_s, exp_per_s=low.exp_per_s)
+    chips = (bare, _without_traffic(best), slow)
+    whole, hidden, reading = (performance(c, case.model, case.workload, layout) for c in chips)
+    # caches are read beside the fixed time as far as computing leaves of it: least of them with the slowest computing
+    left = jnp.maximum(hidden.time.overhead - reading.time.overhead, 0.0)
+    return _Pass([whole, hidden], jnp.minimum(reading.time.kv, left))
+
+
+def _grows_no_faster(problem: Problem) -> bool:
+    """Whether a step of twice the batch surely takes at most twice as long, the placement of the cache apart.
+
+    Every operator is a constant and a norm of terms that grow no faster than the batch. Not so routed experts under uneven load, and a
+    layer whose further tokens take longer than its first.
+    """
+    kernels = problem.shop.constants
+    system = kernels.kernels.system
+    own = float(kernels.layer_s) >= float(kernels.layer_token_s) and float(system.layer_s) >= float(system.layer_token_s)
+    return own and not is_mixture(problem.case.model) and 0.0 <= float(system.overlap) <= 1.0
+
+
 def _case_bound(
     low: Chip, high: Chip, static_w: Number, problem: Problem, limit_s: Number, layout: Any, most: Number, hardwired: bool
 ) -> Number:
     """Least cost [USD per million output tokens] of an enclosed chip in a layout; infinite where a limit is surely broken.
 
-    The layout has the smallest batch of the box: times, energies and caches only grow with it. ``most`` is the largest one.
+    The layout has the smallest batch of the box: times, energies and caches only grow with it, and limits are judged there. ``most`` is
+    the largest one: time and energy a request only fall with the batch, if bytes stay where they lie with the smallest one.
     """
     case, prices = problem.case, problem.case.prices[problem.scenario]
-    found = _performances(best_chip(low, high), case, layout, hardwired)
-    p, s = found[0], low.kernels.system
+    best = best_chip(low, high)
+    least = many = _pass(best, low, case, layout, hardwired)
+    if _grows_no_faster(problem):
+        many = _pass(_held_in_place(best, case, layout), low, case, replace(layout, batch=most), hardwired)
+    p, s = least.performances[0], low.kernels.system
     rank, tokens = cut.ranks(layout), case.workload.output_tokens
-    share = _largest([f.time.prefill for f in found])
-    decode = _largest([f.tpot_s - f.time.prefill for f in found])
-    tpot, prefill = decode + share, _largest([f.prefill_time.total for f in found])
-    joule = p.mean_w * p.chips * p.tpot_s  # of a token of every request; the best chip has no static power
     steps = s.pickup_steps + s.waiting * tokens / most  # before the first token, the wait for a place included
     each = steps + jnp.maximum(tokens - 1.0, 0.0)
-    fixed = s.first_token_s + s.queue * (rank - 1.0) / 2.0 * prefill
-    work = share / s.interference
-    waited = fixed + _closed_loop(each, tpot, work, prefill)
-    ttft = fixed + _closed_loop(steps, tpot, work, prefill)
+    queue = s.queue * (rank - 1.0) / 2.0 * least.prefill_s
+    ttft = s.first_token_s + queue + _closed_loop(steps, least.tpot_s, least.share_s / s.interference, least.prefill_s)
+    waited = s.first_token_s + queue * most / layout.batch
+    waited = waited + _closed_loop(each, many.tpot_s, many.share_s / s.interference, many.prefill_s)
     idle = total_cost(money(low, prices, replace(p, mean_w=static_w)))
-    busy = total_cost(money(low, prices, replace(p, mean_w=static_w + joule / p.chips))) - idle
-    usd = (idle * waited + busy * (each + (fixed + prefill) / limit_s)) / (most * tokens)
+    busy = total_cost(money(low, prices, replace(p, mean_w=static_w + many.token_j / p.chips))) - idle
+    usd = (idle * waited + busy * (each + (s.first_token_s + queue + least.prefill_s) / limit_s)) / (most * tokens)
     slacks = [getattr(high.slack, f.name) for f in fields(Slacks)] + [p.slack.memory, p.slack.divisibility]
-    broken = (tpot > limit_s * (1.0 + SLACK)) | (ttft > case.ttft_limit_s * (1.0 + SLACK))
+    broken = (least.tpot_s > limit_s * (1.0 + SLACK)) | (ttft > case.ttft_limit_s * (1.0 + SLACK))
     for slack in slacks:
         broken = broken | (slack < SLACK_TOLERANCE - SLACK)
     per_million = 1e6
@@ -208,15 +283,20 @@ def _traced(problem: Problem) -> Callable:
     if kernels is None:
         raise NotImplementedError(f"{problem.shop.family}: no kernel constants")
     system = kernels.system
+    mixture, hardwired = is_mixture(problem.case.model), float(problem.shop.constants.layer_pipelined) > 0.0
+    if hardwired and not (float(system.overlap) == 0.0 and _no_serial_terms(kernels)):
+        raise NotImplementedError(f"{problem.shop.family}: no bound for hardwired layers with overlap or serial terms")
     if not float(system.interference) > 0.0 or not 0.0 <= float(system.overlap) <= 1.0:
         raise NotImplementedError(f"{problem.shop.family}: no bound for these constants of serving")
     hot = _stacked([as_floats(named_format(f)) for f in problem.grid.formats])
-    mixture, hardwired = is_mixture(problem.case.model), float(problem.shop.constants.layer_pipelined) > 0.0
     case = replace(problem.case, model=cut.trimmed(problem.case.model))
     solved = replace(problem, case=case)
     batches = np.asarray(problem.grid.batches, float)
 
-    @jax.jit
+    # six passes in one expression: the usual emitters repeat what they share many times over
+    apart = {"xla_cpu_use_fusion_emitters": False} if hardwired and jax.default_backend() == "cpu" else None
+
+    @functools.partial(jax.jit, compiler_options=apart)
     def call(low, high, rows, formats, limit_s):
         chip = chip_of(problem, low, high)
         least, most = (jnp.asarray(batches)[jnp.round(x[:, -1]).astype(int)] for x in (low, high))
