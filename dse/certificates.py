@@ -30,6 +30,7 @@ TARGET = 0.009  # relative gap at which a proof stops
 BOXES = 8_000_000  # that a proof cuts at most: a gigabyte
 AGAIN = 200_000  # boxes that a check may need beyond twice those of the proof
 STATIONARY = 0.02  # residual of optimality up to which shadow prices are believed, of cost over the range of a variable
+MARKS = (1.0, 3.0, 10.0, 30.0, 60.0, 600.0)  # seconds at which the table of gaps looks
 MOMENTS = 24  # of its history that a certificate keeps
 COSTS_AGREE = 1e-9  # relative: the optimum evaluated again
 RELAXATIONS = (
@@ -294,6 +295,38 @@ def worth(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
         for c in certificates
         for name, price in (c.shadow_prices or {}).items()
     ]
+
+
+def gap_at(c: Certificate, seconds: float) -> float | None:
+    """What a proof still allowed after so many seconds of computing, against the optimum it ended with; None where it had ended."""
+    if c.optimum is None or seconds > c.seconds:
+        return None
+    bounds = [b for t, _, b in c.history if t is not None and t <= seconds]
+    return 1.0 - (bounds[-1] or 0.0) / c.optimum if bounds else 1.0
+
+
+def gap_table(certificates: Sequence[Certificate]) -> str:
+    """Gap against seconds and dimensions, as Markdown; a proof ends where its gap is small enough."""
+    heads = ["family", "limit", "continuous + whole + batch", "choices x layouts x formats", *(f"{m:g} s" for m in MARKS)]
+    lines = [
+        "# What is left to gain",
+        "",
+        "Largest share of the cost of the cheapest design found that a better one could save, against seconds of computing (CPU, one core,"
+        " compilation apart). A proof stops below 1 %; a blank means that it had ended. Written by `dse certify --table DIR`.",
+        "",
+        f"| {' | '.join(heads)} | at the end | seconds | boxes |",
+        "|---|--:|---|--:|" + "--:|" * (len(MARKS) + 3),
+    ]
+    for c in sorted(certificates, key=lambda c: (c.family, c.tpot_limit_s)):
+        kinds = [v["kind"] for v in c.variables if v["high"] > v["low"] or v["kind"] == "choice"]
+        found = [gap_at(c, m) for m in MARKS]
+        cells = ["" if g is None else f"{g:.1%}" for g in found]
+        end = "nothing feasible" if c.bound is None else "-" if c.gap is None else f"{c.gap:.2%}"
+        sizes = f"{kinds.count('real')} + {kinds.count('int')} + 1"
+        row = [c.family, f"{1e3 * c.tpot_limit_s:g} ms", sizes, f"{c.roots:,}", *cells, end, f"{c.seconds:.1f}", f"{c.boxes:,}"]
+        lines.append(f"| {' | '.join(row)} |")
+    relaxed = dict.fromkeys(r for c in certificates for r in c.relaxations)
+    return "\n".join([*lines, "", "What was relaxed:", "", *(f"- {r}" for r in relaxed), ""])
 
 
 def by_family(table: Sequence[Mapping[str, Any]], limits_s: Sequence[float]) -> dict[str, xr.DataArray]:

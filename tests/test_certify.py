@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,16 @@ def test_a_claim_without_trees_is_proved_anew_and_a_wrong_one_is_found_out():
     assert boxes < 200_000
     least, _ = check(problem, proof.optimum.cost * 1.01, "", boxes=200_000)
     assert least < proof.optimum.cost * 1.01
+
+
+def test_the_table_of_gaps_says_what_a_proof_left_open_at_every_moment():
+    path = sorted((Path(__file__).parent.parent / "reports" / "certificates").glob("*-sram-20ms.json"))[0]
+    c = replace(certificates.read(path), optimum=1.0, bound=0.99, gap=0.01, seconds=5.0, history=[[0.5, 2.0, 0.0], [2.0, 1.0, 0.9]])
+    assert certificates.gap_at(c, 0.1) == 1.0
+    assert certificates.gap_at(c, 1.0) == 1.0
+    assert certificates.gap_at(c, 3.0) == pytest.approx(0.1)
+    assert certificates.gap_at(c, 10.0) is None
+    text = certificates.gap_table([c])
+    assert "| sram | 20 ms |" in text
+    assert "| 100.0% | 10.0% |" in text
+    assert all(r in text for r in c.relaxations)

@@ -27,6 +27,7 @@ def certify_command(
     force: Annotated[bool, typer.Option("--force", help="Prove again what --out holds already.")] = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the certificates there.")] = None,
     check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Verify a certificate instead.")] = None,
+    table: Annotated[Path | None, typer.Option("--table", metavar="DIR", help="Write README.md of the certificates there.")] = None,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,6 +38,9 @@ def certify_command(
     known = open_catalog(catalog)
     if check is not None:
         _check(check, known, as_json)
+        return
+    if table is not None:
+        _table(table)
         return
     if study is None:
         raise InputError("STUDY — found nothing, allowed a study, or --check FILE")
@@ -89,6 +93,17 @@ def _line(c) -> None:
     bound = "none" if c.bound is None else f"{c.bound:.4f}"
     head = f"{c.family:18s} {1e3 * c.tpot_limit_s:5g} ms: optimum {usd}, bound {bound} USD/Mtoken, gap {gap}"
     print(f"{head}, {c.boxes:,} boxes, {c.seconds:.1f} s", flush=True)
+
+
+def _table(folder: Path) -> None:
+    from dse import certificates
+
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise InputError(f"{folder}: certificates — found none, allowed a folder that `dse certify --out` wrote")
+    text = certificates.gap_table([certificates.read(path) for path in paths])
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 def _check(path: Path, catalog, as_json: bool) -> None:

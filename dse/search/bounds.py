@@ -202,9 +202,10 @@ def _grows_no_faster(problem: Problem) -> bool:
     Every operator is a constant and a norm of terms that grow no faster than the batch. Not so routed experts under uneven load, and a
     layer whose further tokens take longer than its first.
     """
-    kernels = problem.shop.constants
-    system = kernels.kernels.system
-    own = float(kernels.layer_s) >= float(kernels.layer_token_s) and float(system.layer_s) >= float(system.layer_token_s)
+    family = problem.shop.constants
+    assert family.kernels is not None
+    system = family.kernels.system
+    own = float(family.layer_s) >= float(family.layer_token_s) and float(system.layer_s) >= float(system.layer_token_s)
     return own and not is_mixture(problem.case.model) and 0.0 <= float(system.overlap) <= 1.0
 
 
