@@ -263,3 +263,4 @@ def test_arrivals_of_disaggregated_serving_agree_with_two_stations_in_a_row(cat)
     assert float(seen.ttft_s) - host == pytest.approx(ttft.mean(), rel=0.10)
     assert float(a.ttft_p99_s) - host == pytest.approx(np.percentile(ttft, 99), rel=0.20)
     assert not seen.as_dict()["arrivals"]["validated"]  # one case is no range
+    assert float(a.prefill_share) == pytest.approx(busy)

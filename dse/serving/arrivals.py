@@ -26,7 +26,7 @@ class Arrived:
     slots: Number  # requests at the same time at most, on one attention rank: as asked, or what the cache has room for
     concurrency: Number  # requests decoding at the same time, mean of one attention rank
     full: Number  # probability that a newcomer finds no slot
-    prefill_share: Number  # of the time
+    prefill_share: Number  # of the time; of a prefill rank where these are apart
     tpot_p50_s: Number
     tpot_p90_s: Number
     tpot_p99_s: Number
@@ -198,7 +198,7 @@ def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: 
         slots=stream.slots,
         concurrency=w.concurrency,
         full=w.full,
-        prefill_share=w.prefill_share,
+        prefill_share=w.prefill_share if stream.ahead is None else stream.ahead.load,
         tpot_p50_s=t50,
         tpot_p90_s=t90,
         tpot_p99_s=t99,
