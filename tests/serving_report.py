@@ -81,7 +81,8 @@ def main() -> None:
         "",
         f"`python -m tests.serving_report {requests}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
         f"JAX {jax.__version__}, NumPy {np.__version__}.",
-        f"{requests} requests a configuration; draws {TUNED} (looked at while the formulas were made) and {FRESH} (run once, afterwards).",
+        f"{requests} requests a configuration; draws {TUNED} (looked at while the formulas were made) and {FRESH} "
+        "(first run when they were finished).",
         "Time to first token is compared without the fixed time of the host, which would flatter it.",
         "Noise: standard error of the simulated figure from ten blocks of time, relative; where it is above a quarter of a goal, "
         "four times as many requests were simulated.",
