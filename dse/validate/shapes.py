@@ -37,6 +37,7 @@ class Case:
     also: tuple[Case, ...] = field(default=())
 
 
+LAUNCHER = "pytorch"
 DEALT_ALL = 1e-9  # share of experts left idle when every one was dealt
 
 
@@ -75,6 +76,16 @@ def launcher(row: Row) -> str:
 def engine(row: Row) -> str:
     """First word of the software, in lower case: the family of kernels (trtllm, vllm, sglang, nccl ...)."""
     return re.split(r"[ /]", row.get("software") or "")[0].lower()
+
+
+def kernels_of(row: Row) -> str:
+    """Family of attention kernels: the engine's own; PyTorch launches those of others, and its rows name them.
+
+    >>> kernels_of({"software": "PyTorch 2.11 (CUDA 13)", "note": "fastest of PyTorch's kernels: cudnn"})
+    'cudnn'
+    """
+    named = re.search(r"kernels?: ([\w-]+)", row.get("note") or "")
+    return named[1].lower() if named and engine(row) == LAUNCHER else engine(row)
 
 
 def gemm(row: Row) -> Case:
@@ -118,7 +129,7 @@ def attention_prefill(row: Row) -> Case:
         "moved_byte": 4 * batch * prompt * (heads + kv_heads) * dim,
     }
     act8, kv8 = row.get("precision_act") == "fp8", row.get("precision_kv") == "fp8"
-    variant = engine(row) + ("-a8" if act8 else "")
+    variant = kernels_of(row) + ("-a8" if act8 else "")
     work = sizes["flop"] if is_rate(row) else 0.0
     return Case("attention_prefill", "prefill_fp8" if kv8 or act8 else "prefill", "fp8" if act8 else "bf16", sizes, variant, work)
 
