@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +30,12 @@ def base(cat):
         layout=Layout(tp=8.0, batch=64.0),
         prices=cat.prices["owner-2026"],
     )
+
+
+def answer_of(d):
+    """One answer without compiling, which takes longer than the answer."""
+    with jax.disable_jit():
+        return dse.evaluate(d)
 
 
 # --- random arrivals -----------------------------------------------------------------------------------------------------
@@ -94,9 +101,9 @@ def speculating(base, **options):
 def test_a_guess_costs_what_it_costs_and_saves_what_it_saves(cat, base):
     """Nothing accepted: slower than without. All accepted at batch 1: nearly five tokens for the bytes of one."""
     one = replace(base, layout=Layout(tp=8.0, batch=1.0))
-    plain = float(dse.evaluate(one).tpot_s)
+    plain = float(answer_of(one).tpot_s)
     draft = cat.models["llama-3-8b"]
-    never, always = (float(dse.evaluate(speculating(one, tokens=4.0, acceptance=a, draft=draft)).tpot_s) for a in (0.0, 1.0))
+    never, always = (float(answer_of(speculating(one, tokens=4.0, acceptance=a, draft=draft)).tpot_s) for a in (0.0, 1.0))
     assert never > plain > always and never / always == pytest.approx(5.0, rel=0.02)
 
 
@@ -104,7 +111,7 @@ def test_a_guess_pays_less_in_a_large_batch(cat, base):
     def gain(batch):
         d = replace(base, layout=Layout(tp=8.0, batch=batch))
         guess = speculating(d, tokens=4.0, acceptance=0.8, draft=cat.models["llama-3-8b"])
-        return float(dse.evaluate(d).tpot_s / dse.evaluate(guess).tpot_s)
+        return float(answer_of(d).tpot_s / answer_of(guess).tpot_s)
 
     gains = [gain(b) for b in (1.0, 64.0, 256.0)]
     assert gains == sorted(gains, reverse=True) and gains[0] > 1.5
@@ -116,7 +123,7 @@ def test_tokens_of_a_step_are_a_geometric_sum():
 
 
 def test_the_draft_takes_memory(cat, base):
-    plain, with_draft = dse.evaluate(base), dse.evaluate(speculating(base, tokens=4.0, acceptance=0.8, draft=cat.models["llama-3-8b"]))
+    plain, with_draft = answer_of(base), answer_of(speculating(base, tokens=4.0, acceptance=0.8, draft=cat.models["llama-3-8b"]))
     more = float(with_draft.memory_byte_per_chip.weights - plain.memory_byte_per_chip.weights)
     assert more == pytest.approx(2.0 * float(cat.models["llama-3-8b"].params) / 8.0, rel=0.01)
     kv = float(with_draft.memory_byte_per_chip.kv / plain.memory_byte_per_chip.kv)
@@ -132,11 +139,11 @@ def test_an_extra_layer_is_one_layer_with_the_shared_head(cat):
 
 
 def test_samples_share_the_prefill_and_the_cache_of_their_input(base):
-    plain, many = (dse.evaluate(replace(base, workload=replace(base.workload, samples=n))) for n in (1.0, 16.0))
+    plain, many = (answer_of(replace(base, workload=replace(base.workload, samples=n))) for n in (1.0, 16.0))
     assert float(many.time_s.prefill) == pytest.approx(float(plain.time_s.prefill) / 16.0)
     share = (1024 / 16 + 0.55 * 1024) / (1024 + 0.55 * 1024)
     assert float(many.memory_byte_per_chip.kv / plain.memory_byte_per_chip.kv) == pytest.approx(share, rel=0.02)
-    off = dse.evaluate(base)
+    off = answer_of(base)
     assert float(off.tpot_s) == float(plain.tpot_s)
 
 
@@ -145,14 +152,14 @@ def test_samples_share_the_prefill_and_the_cache_of_their_input(base):
 
 def test_the_same_chip_named_twice_changes_nothing(base):
     d = replace(base, serving="disaggregated")
-    one, two = dse.evaluate(d), dse.evaluate(replace(d, prefill_chip=d.chip))
+    one, two = answer_of(d), answer_of(replace(d, prefill_chip=d.chip))
     for name in ("tpot_s", "ttft_s", "chips", "usd_per_million_output_token", "facility_power_w"):
         assert float(getattr(one, name)) == pytest.approx(float(getattr(two, name)), rel=1e-9), name
 
 
 def test_a_chip_that_prefills_faster_needs_fewer(cat, base):
     d = replace(base, serving="disaggregated", prefill_layout=Layout(tp=4.0), prefill_chip=base.chip)
-    slow, fast = dse.evaluate(d), dse.evaluate(replace(d, prefill_chip=cat.chips["nvidia-b200-sxm"]))
+    slow, fast = answer_of(d), answer_of(replace(d, prefill_chip=cat.chips["nvidia-b200-sxm"]))
     assert float(fast.prefill_chips) < float(slow.prefill_chips) and float(fast.ttft_s) < float(slow.ttft_s)
     assert float(fast.tpot_s) == float(slow.tpot_s)
     sides = [float(fast.cost_usd_per_s.capital) - float(slow.cost_usd_per_s.capital)]
@@ -161,7 +168,7 @@ def test_a_chip_that_prefills_faster_needs_fewer(cat, base):
 
 def test_the_prefill_chip_must_hold_the_weights(cat, base):
     d = replace(base, serving="disaggregated", prefill_layout=Layout(tp=1.0), prefill_chip=cat.chips["nvidia-l40s"])
-    assert not bool(dse.evaluate(d).feasible)
+    assert not bool(answer_of(d).feasible)
 
 
 def test_another_prefill_chip_belongs_to_disaggregation(base):
@@ -179,16 +186,14 @@ def test_cache_follows_the_kv_heads_in_every_path(cat, base):
     many = replace(a, kv_heads=a.heads, kv_values=a.kv_values * a.heads / a.kv_heads)
     model = replace(base.model, groups=(replace(wide, attention=many),))
     for serving in ("aggregated", "decode", "static", "prefill"):
-        few_kv, many_kv = (
-            float(dse.evaluate(replace(base, model=m, serving=serving)).memory_byte_per_chip.kv) for m in (base.model, model)
-        )
+        few_kv, many_kv = (float(answer_of(replace(base, model=m, serving=serving)).memory_byte_per_chip.kv) for m in (base.model, model))
         assert many_kv / few_kv == pytest.approx(8.0)
     hand = 80 * 2 * 8 * 128 * 2 * 64 * (1024 + 0.55 * 1024) / 8
-    assert float(dse.evaluate(base).memory_byte_per_chip.kv) == pytest.approx(hand, rel=0.02)
+    assert float(answer_of(base).memory_byte_per_chip.kv) == pytest.approx(hand, rel=0.02)
 
 
 def test_a_token_costs_the_whole_over_the_throughput_once(base):
-    m = dse.evaluate(base)
+    m = answer_of(base)
     whole = sum(float(getattr(m.cost_usd_per_s, n)) for n in ("capital", "system", "nre", "energy", "site", "idle"))
     assert float(m.usd_per_million_output_token) == pytest.approx(whole / (float(m.output_token_per_s_per_chip) * float(m.chips)) * 1e6)
     assert float(m.batch) == 64.0
@@ -207,6 +212,6 @@ def test_experts_that_are_read_are_the_distinct_ones_hit(cat):
             prices=cat.prices["owner-2026"],
             serving="decode",
         )
-        m = dse.evaluate(d)
+        m = answer_of(d)
         moved.append(float(m.mbu * (m.tpot_s)))
     assert 10 < moved[1] / moved[0] < 256 / 8
