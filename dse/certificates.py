@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.01  # relative gap of a certificate that is not improved any more
 TARGET = 0.009  # relative gap at which a proof stops
-BOXES = 8_000_000  # that a proof cuts at most: a gigabyte
+BOXES = 30_000_000  # that a proof cuts at most: a gigabyte, most of it for the boxes that are still open
 AGAIN = 200_000  # boxes that a check may need beyond twice those of the proof
 STATIONARY = 0.02  # residual of optimality up to which shadow prices are believed, of cost over the range of a variable
 MARKS = (1.0, 3.0, 10.0, 30.0, 60.0, 600.0)  # seconds at which the table of gaps looks
@@ -36,9 +36,10 @@ COSTS_AGREE = 1e-9  # relative: the optimum evaluated again
 RELAXATIONS = (
     "the chip of a box is bounded by one that is best in every field of the enclosure of the family's build",
     "time per token and time to first token are means; the closed loop of serving is bounded by its least value over decoding times",
+    "limits are judged at the smallest batch of a box, cost at the largest one with every byte where it lies at the smallest",
     "weights of 4 bit or more; every batch that the refinement of winners can reach",
 )
-HARDWIRED = "hardwired layers: the larger of the operators' time and of the layers' fixed time"
+HARDWIRED = "hardwired layers: the larger of the operators' time and of the layers' fixed time with what no computing hides"
 
 
 @dataclass(frozen=True)

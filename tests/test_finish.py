@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ from dse.study import read_study
 
 STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
 FAMILY = "hbm_gpu"
+SMALL = 1e-5  # change of cost by which a problem is eased, relative: above what a polish leaves, inside one piece of the maxima
+# amounts of each limit or resource of which a hundredth of the cost would be noticed
+WORTH = {
+    "tpot": 1e-2, "ttft": 1.0, "reticle": 100.0, "interposer": 1000.0, "beachfront": 0.05, "power": 1e3, "heat": 1e3, "memory": 1e11,
+    "memory_bandwidth": 1e13, "sram_bandwidth": 1e14, "link_bandwidth": 1e12, "peak": 1e15,
+}  # fmt: skip
 START = {
     "node": "n3", "die_area_mm2": 590.0, "dies": 4, "voltage_v": 0.8, "cooling": "liquid", "link_byte_per_s": 1.1e11, "memory": "hbm4",
     "stacks": 10, "datapath": "large-tile", "compute_share": 0.95,
@@ -78,3 +85,26 @@ def test_a_polish_returns_to_the_optimum_from_beside_it(question, finished):
     worse = dict(finished.decisions, voltage_v=finished.decisions["voltage_v"] * 0.97)
     again = polish(decisions=worse, layout=finished.layout, rounds=1, each=0, **question)
     assert again.cost == pytest.approx(finished.cost, rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["hbm_gpu", "transformer_asic", "sram", "compute_in_memory", "burned_in", "stacked_dram"])
+def test_shadow_prices_of_every_family_are_what_problems_with_a_little_more_say(family):
+    """The dearest limit and the dearest resource, at the optimum of the committed certificate for the headline's limit."""
+    catalog = load_catalog()
+    study = read_study(STUDY, catalog)
+    path = Path(__file__).parent.parent / "reports" / "certificates" / f"{STUDY}-{family}-20ms.json"
+    c, p = certificates.read(path), certificates.problem_of(study, catalog, family, LIMIT_S)
+    question = {"shop": p.shop, "case": p.case, "prices": p.case.prices[p.scenario], "limit_s": LIMIT_S, "grid": p.grid}
+    best = polish(decisions=c.design, layout=c.layout, rounds=1, each=0, **question)
+    assert best.residual < certificates.STATIONARY
+    known = {k: v for k, v in best.multipliers.items() if v * WORTH[k] > 1e-3 * best.cost}
+    assert known
+    for name in sorted(known, key=lambda k: -known[k] * WORTH[k])[:2]:
+        change = SMALL * best.cost / known[name]
+
+        def cost(sign, name=name, change=change):
+            more = {name: sign * change}
+            return polish(decisions=best.decisions, layout=best.layout, extra=more, rounds=1, each=0, **question).cost
+
+        assert (cost(-1) - cost(1)) / (2 * change) == pytest.approx(known[name], rel=0.02), name
