@@ -113,6 +113,11 @@ def likely(sub: xr.Dataset) -> xr.Dataset:
     return out
 
 
+def as_stated(sub: xr.Dataset) -> xr.Dataset:
+    """The answer of ``likely`` with every figure at the stated values again: for comparisons of which only a part was sampled."""
+    return sub.assign({str(n).removesuffix(STATED): sub[n] for n in sub.data_vars if str(n).endswith(STATED)})
+
+
 def spoken(value: float, low: float = math.nan, high: float = math.nan, stated: float = math.nan) -> str:
     """A value with its 90 % range where there is one; where it is not that of the stated values, with that too.
 

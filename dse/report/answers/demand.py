@@ -140,7 +140,7 @@ def ratios(sub: xr.Dataset, name: str, served: list[str]) -> Drawn:
         words = f"{_of(sub, 'ratio', f)} ×"
         tip = f"{label(f)}: {W.number(best)} USD/Mtoken at the best batch, {W.number(alone)} for one user, {words}"
         rows.append(Pair(f, alone, best, words, tip))
-    canvas = pairs(f"{name}_ratio", rows, Axis(f"{POUND}; full: best batch, hollow: one user alone"))
+    canvas = pairs(f"{name}_ratio", rows, Axis(f"{POUND}; full: best batch, hollow: one user alone (stated values)"))
     low, high = served[0], served[-1]
     caption = (
         f"The centralisation ratio, cost for one user who keeps an instance busy over cost at the best batch: {_of(sub, 'ratio', low)} "

@@ -186,7 +186,13 @@ def closing(sub: xr.Dataset, name: str, served: list[str], facts: dict[str, Any]
 def table(sub: xr.Dataset, served: list[str], head: float, facts: dict[str, Any]) -> str:
     """Cost and ratios of the families at the headline limit."""
     against = label(facts["against"])
-    top = ["Family", "One user, USD/Mtoken", "Best batch, USD/Mtoken", "Its own ratio", f"Over a batched {against}"]
+    top = [
+        "Family",
+        "One user, USD/Mtoken (stated)",
+        "Best batch, USD/Mtoken (stated)",
+        "Its own ratio (stated)",
+        f"Over a batched {against}",
+    ]
     rows = []
     for f in served:
         at = {"family": f, "limit": head}

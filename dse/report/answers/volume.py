@@ -9,7 +9,7 @@ import xarray as xr
 
 from dse.report import draw as D
 from dse.report import words as W
-from dse.report.answers.charts import BANDS, Drawn, Section, label, pick, ranged
+from dse.report.answers.charts import BANDS, Drawn, Section, as_stated, label, pick, ranged
 
 METHOD = (
     "Performance does not depend on money, so each bred chip keeps its layout and is priced anew for every number of wafers of one "
@@ -26,7 +26,7 @@ def _at(values: Any, wanted: float) -> int:
 
 def section(ds: xr.Dataset, sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Section:
     """The section of one analysis of volume."""
-    return Section(sentence(sub, facts), METHOD, (needed(sub, name, facts), by_life(sub, name, facts)), ())
+    return Section(sentence(sub, facts), METHOD, (needed(as_stated(sub), name, facts), by_life(sub, name, facts)), ())
 
 
 def _own_way(sub: xr.Dataset, facts: dict[str, Any]) -> str:
@@ -42,11 +42,13 @@ def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:
     wafers, life = sub["wafers"].values, sub["life"].values
     w, y = _at(wafers, facts["wafers"]), _at(life, facts["life_year"])
     ratio = ranged(sub, "ratio", way=way, wafers=float(wafers[w]), life=float(life[y]))
+    sub = as_stated(sub)  # ways of writing are compared there: one of them alone was sampled
     ends = [pick(sub, n, way=way, wafers=wafers[w]) for n in ("life_needed", "life_needed_low", "life_needed_high")]
     low, high = float(sub["life_needed"].sel(way=way).values[-1]), float(sub["life_needed"].sel(way=way).values[0])
     text = (
         f"At {W.number(1 / facts['tpot_s'])} token/s/user, {W.number(float(wafers[w]))} wafers and {W.number(float(life[y]))} year of "
-        f"life, a token on {family} costs {ratio} times that on the best {against} design; they break even at {_life(*ends)}, "
+        f"life, a token on {family} costs {ratio} times that on the best {against} design. At the stated values they "
+        f"break even at {_life(ends[0])}{_sampled(*ends[1:])}, "
         f"with {W.number(float(wafers[0]))} wafers at {_life(high)}, with {W.number(float(wafers[-1]))} at {_life(low)}"
     )
     most = [str(v) for v in sub["way"].values][-1]
@@ -55,14 +57,17 @@ def sentence(sub: xr.Dataset, facts: dict[str, Any]) -> str:
     return text + f". {full} would make it {W.number(costs[0])} times, {most} {W.number(costs[1])} times."
 
 
-def _life(value: float, low: float = np.nan, high: float = np.nan) -> str:
+def _life(value: float) -> str:
     """A break-even life in months; always and never as words."""
     if value == 0:
         return "any life tried"
-    if not value < FAR:
-        return "no life tried"
-    ends = [NEVER if x > FAR else "0" if x == 0 else W.number(x * MONTHS) for x in (low, high) if not np.isnan(x)]
-    return f"{W.number(value * MONTHS)}{f' [{ends[0]} to {ends[1]}]' if ends else ''} months"
+    return f"{W.number(value * MONTHS)} months" if value < FAR else "no life tried"
+
+
+def _sampled(low: float, high: float) -> str:
+    """The 90 % range of a break-even life over the samples; empty where there is none."""
+    ends = [NEVER if x > FAR else "0" if x == 0 else f"{W.number(x * MONTHS)} months" for x in (low, high) if not np.isnan(x)]
+    return f" (over the samples {ends[0]} to {ends[1]})" if len(ends) > 1 else ""
 
 
 def needed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
@@ -80,6 +85,8 @@ def needed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
                 np.clip(sub[f"life_needed_{e}"].sel(way=way).values, shortest, float(sub["life"].values[-1])) for e in ("low", "high")
             )
             axes.fill_between(wafers, low, high, color=HUES[i % len(HUES)], alpha=0.13, lw=0)
+            middle = np.clip(sub["life_needed_mid"].sel(way=way).values, shortest, float(sub["life"].values[-1]))
+            axes.plot(wafers, middle, color=HUES[i % len(HUES)], lw=1.2, ls=":", label="its median and 90 %\nof the samples")
         rows += [{"way": way, "wafers": float(a), "life_needed_year": float(b)} for a, b in zip(wafers, y, strict=True)]
         series.append(way)
     axes.set(xscale="log", yscale="log", xlabel="wafers of one model", ylabel="life of the model at break-even, years")
@@ -97,7 +104,8 @@ def needed(sub: xr.Dataset, name: str, facts: dict[str, Any]) -> Drawn:
     here = _at(wafers, facts["wafers"])
     said = "; ".join(f"{v} {_life(float(x[here]))}" for v, x in ends.items())
     caption = (
-        f"Above a line {label(facts['family'])} is cheaper than {label(facts['against'])}. With {W.number(float(wafers[0]))} wafers the "
+        f"At the stated values, above a line {label(facts['family'])} is cheaper than {label(facts['against'])}. "
+        f"With {W.number(float(wafers[0]))} wafers the "
         f"least life is asked by {first}. At the owner's {W.number(float(wafers[here]))} wafers: {said}."
     )
     return Drawn(
