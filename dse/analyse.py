@@ -180,7 +180,7 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
     return flips.into(ds, found)
 
 
-FOLLOWED, CHECKED = 6, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
+FOLLOWED, CHECKED = 5, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
