@@ -24,7 +24,7 @@ def analyse_command(
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """Analyse a result in full: elasticities, limits, uncertainty, designs searched anew, break-evens, flips with designs that follow, regret."""
+    """Analyse a result in full: elasticities, limits, uncertainty, designs searched anew, break-evens, flips, regret."""
     from dse.analyse import WHAT, analyse
     from dse.cli.progress import progress
     from dse.report import write_report
