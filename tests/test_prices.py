@@ -190,8 +190,8 @@ def test_workloads():
 def test_mistakes_of_a_workload():
     record = Record("w", "workloads", "w", "w.toml", {}, {"input_tokens": number(10.0, "token")})
     with pytest.raises(InputError, match="output_tokens — missing"):
-        build_workload(record)
+        build_workload(record, CATALOG)
     record.values.update(output_tokens=number(1.0, "token"), shared_prefix_tokens=number(11.0, "token"))
     with pytest.raises(InputError, match="at most input_tokens = 10"):
-        build_workload(record)
+        build_workload(record, CATALOG)
     assert ttft_limit_s(record) is None

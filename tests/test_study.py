@@ -102,7 +102,7 @@ tpot = ["20 GB"]
         ('objectives = ["tpot_s", "ttft_s"]', "allowed ['usd_per_million_output_token', 'tpot_s'] or"),
         ('objectives = ["family"]', "objectives — found ['family'], allowed in place of 'family' a metric"),
         ("search = 3", "search — found 3, allowed a table"),
-        ('search = { sampler = "nsga4" }', "did you mean 'nsga2'?"),
+        ('search = { sampler = "nsga4" }', "did you mean 'nsga3'?"),
         ("search = { asked = 0, explore = false }", "search.asked — found a round without chips"),
         ('layouts = { formats = ["fp7"] }', "did you mean 'fp8'?"),
         ("layouts = { tp = [0] }", "layouts.tp — found [0], allowed in place of 0 a whole number from 1"),

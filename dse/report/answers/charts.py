@@ -19,9 +19,9 @@ EXISTING = "existing"
 EXISTING_LABEL = "Chips on the market"
 Row = dict[str, Any]
 BANDS = (
-    " Brackets and bands: 90 % of samples of every uncertain input, chips and layouts held. Several inputs stand at their ideal and can "
-    "only be worse: where a figure at the stated values falls outside of its range, the median of the samples takes its place, and the "
-    "bracket says both."
+    " Brackets and bands: 90 % of samples of every uncertain input. Chips and layouts are held, but a chip that no longer holds its share "
+    "of the weights may use more pipeline stages. Several inputs stand at their ideal and can only be worse: where a figure at the stated "
+    "values falls outside of its range, the median of the samples takes its place, and the bracket says both."
 )
 STATED = "_stated"
 
