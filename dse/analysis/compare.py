@@ -23,7 +23,7 @@ from dse.chips import FAMILIES
 from dse.chips.common import NODES
 from dse.equations import layout as cut
 from dse.evaluate import as_floats, money, performance, total_cost, worst_slack
-from dse.search.layouts import F32_TOLERANCE, MARGIN, Case, is_mixture, single, to_layout
+from dse.search.layouts import F32_TOLERANCE, MARGIN, Case, Grid, is_mixture, layout_table, single, to_layout
 from dse.space import Space
 from dse.types import Chip, FamilyConstants, Layout, PerKernel, Prices, Process, Slacks, named_format
 
@@ -36,6 +36,7 @@ RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it
 DEGREES = ("tp", "pp", "dp", "ep")
+SPARE = 2  # larger numbers of pipeline stages that chips which store weights may take, where a sample's store turns out smaller
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,21 @@ def _cells(ds: xr.Dataset, designs: Sequence[int]) -> list[tuple[int, tuple[Any,
     return found
 
 
+def _more_stages(ds: xr.Dataset, designs: Sequence[int], cells: list[Any], case: Case) -> list[Any]:
+    """Cells, and the same cut into more pipeline stages for chips that were made to store their share of the weights to the last byte."""
+    if "weight_store_capacity_byte" not in ds or not designs:
+        return cells
+    stores = ds["weight_store_capacity_byte"].values[list(designs)] > 0
+    stages = np.unique(layout_table(case.model, Grid())[:, 1])
+    more = [
+        (design, (tp, float(further), *rest), batch)
+        for design, (tp, pp, *rest), batch in cells
+        if stores[design]
+        for further in stages[stages > pp][:SPARE]
+    ]
+    return cells + more
+
+
 def competitors_of(ds: xr.Dataset, case: Case, spaces: Mapping[str, Space], real: int = 3) -> list[Competitor]:
     """Families with the designs that are cheapest of theirs somewhere in a case, and the chips that exist which come first somewhere.
 
@@ -106,16 +122,18 @@ def competitors_of(ds: xr.Dataset, case: Case, spaces: Mapping[str, Space], real
         designs = _leaders(cost, mine)[:DESIGNS]
         if designs:
             decisions = tuple(decisions_of(ds, d, space) for d in designs)
-            found.append(_competitor(family, family, space, ds, here, designs, decisions))
+            found.append(_competitor(family, family, space, ds, here, designs, decisions, case))
     existing = (ds["status"].values == "existing") & (ds["family"].values != "other")
     for d in _leaders(cost, existing)[:real]:
         identity = str(ds["design"].values[d])
-        found.append(_competitor(identity, str(ds["family"].values[d]), None, ds, here, [d], ({},)))
+        found.append(_competitor(identity, str(ds["family"].values[d]), None, ds, here, [d], ({},), case))
     return found
 
 
-def _competitor(name: str, family: str, space: Space | None, ds: xr.Dataset, here: xr.Dataset, designs: list[int], decisions: Any):
-    who, rows, formats = _options(_cells(here, designs))
+def _competitor(
+    name: str, family: str, space: Space | None, ds: xr.Dataset, here: xr.Dataset, designs: list[int], decisions: Any, case: Case
+) -> Competitor:
+    who, rows, formats = _options(_more_stages(ds, designs, _cells(here, designs), case))
     return Competitor(name, family, space, tuple(str(ds["design"].values[d]) for d in designs), decisions, who, rows, formats)
 
 

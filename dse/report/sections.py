@@ -10,7 +10,7 @@ from dse.report import draw as D
 from dse.report import fronts as F
 from dse.report import info as I
 from dse.report import page as P
-from dse.report import regret, uncertainty, worth
+from dse.report import proved, regret, uncertainty, worth
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
@@ -69,6 +69,7 @@ def answer(page: P.Page) -> None:
         f"<p>{esc(below)}</p>" if below else "",
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
         f"<p>{esc(sampled(ds, case, limit_s))}</p>",
+        f"<p>{esc(near)}</p>" if (near := proved.of(ds)) else "",
         f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)} '
         f"{esc(W.first_token_sentence(ds))}</p>",
         "</section>",
@@ -182,16 +183,7 @@ def matters(page: P.Page) -> None:
 
 def certificates(page: P.Page) -> None:
     """Bounds that `dse certify` issued, and what limits are worth there."""
-    rows = V.attr(page.ds, "certificates", [])
-    if not rows:
-        return
-    columns = list(dict.fromkeys(k for r in rows for k in r))
-    body = [[esc(W.number(r[c])) if isinstance(r.get(c), float) else esc(str(r.get(c, "–"))) for c in columns] for r in rows]
-    page.add(
-        "<h3>Certified bounds</h3><p>Inside the stated box no design of the family can cost less than the bound, in this model.</p>",
-        T.table([T.term(c) for c in columns], body),
-        worth.section(page.ds),
-    )
+    page.add(proved.section(page.ds), worth.section(page.ds))
 
 
 def sources(page: P.Page) -> None:
