@@ -2,7 +2,7 @@
 
     taskset -c 1 python benchmarks/peers.py > benchmarks/results/peers.md
 
-The peer is ``llm-analysis`` (PyPI; the fastest of its kind that installs from there): prefill, decoding, memory and cost of one GPU, layout
+The peer is ``llm-analysis`` (the fastest of its kind that installs with pip): prefill, decoding, memory and cost of one GPU, layout
 and batch a call, without area, power or chips that do not exist. Install it anywhere (``pip install --target DIR llm-analysis``) and put it
 on PYTHONPATH; without it that is said and nothing is compared. CPU seconds of one core.
 """
