@@ -16,7 +16,7 @@ from dse.errors import InputError
 from dse.questions import grid_of, questions_of, shards_of, shop_of
 from dse.search.bounds import Problem
 from dse.search.certify import TIGHT, Incumbent, check, exact, prove
-from dse.search.finalists import FINE_REACH, FINE_STEP
+from dse.search.finalists import fine_batches
 from dse.search.finish import polish
 from dse.search.layouts import Grid
 from dse.search.shadow import EXTRAS
@@ -74,9 +74,7 @@ class Certificate:
 def refined(grid: Grid) -> Grid:
     """The grid of the search with every batch that the refinement of its winners can reach."""
     thin = grid.thinned()
-    steps = FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)
-    batches = sorted({max(round(b * s), 1) for b in thin.batches for s in steps.tolist()})
-    return replace(thin, batches=tuple(batches))
+    return replace(thin, batches=fine_batches(thin))
 
 
 def problem_of(study: Study, catalog: Catalog, family: str, limit_s: float) -> Problem:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dse.evaluate import Metrics, as_floats, evaluate
 from dse.search.designs import Shop, build_block, column
-from dse.search.finalists import FINE_REACH, FINE_STEP
+from dse.search.finalists import FINE_REACH, FINE_STEP, fine_batches
 from dse.search.layouts import Case, Grid, is_mixture, layout_table, screen, to_layout
 from dse.search.shadow import EXTRAS, Slopes, shadow_prices
 from dse.search.solvers import BALL, CYCLES, ENOUGH, MET, Polished, Task, around, free_of, polish_in, slopes_at, values_of
@@ -66,12 +66,6 @@ def _layouts(task: Task, points: np.ndarray, grid: Grid, table: np.ndarray) -> l
             key = (int(layout), int(form))
             found[key] = min(found.get(key, np.inf), float(cost))
     return sorted(((c, table[i], grid.formats[f]) for (i, f), c in found.items()), key=lambda x: x[0])
-
-
-def fine_batches(grid: Grid) -> tuple[int, ...]:
-    """Every batch that the refinement of a winner's batch can reach from a (thinned) grid."""
-    steps = FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)
-    return tuple(sorted({max(round(b * s), 1) for b in grid.batches for s in steps.tolist()}))
 
 
 def _beside(row: np.ndarray, batches: Sequence[int], sign: int) -> np.ndarray | None:
