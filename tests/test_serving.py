@@ -59,7 +59,7 @@ def test_percentiles_agree_with_the_simulation_over_a_whole_draw(cat, seed):
         said = predicted(case, rate)
         found.append([abs(said[key] / seen[key] - 1.0) <= goal for key, goal in GOALS.items()])
     share = dict(zip(GOALS, np.mean(found, axis=0), strict=True))
-    assert min(share.values()) >= 0.85 and share["ttft_mean"] >= 0.9, share
+    assert min(share.values()) >= 0.85 and min(share["tpot_mean"], share["ttft_mean"]) >= 0.9, share
 
 
 def test_arrivals_fill_the_percentiles_and_leave_the_closed_loop_alone(base):
