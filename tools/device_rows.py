@@ -38,9 +38,9 @@ TOKENS = (1, 8, 32, 64, 128, 512, 2048, 8192)
 HEADS = ((32, 8, 128), (64, 8, 128), (8, 1, 128), (40, 40, 128))
 
 
-def seconds(calls: list[Callable[[], Any]]) -> float:
-    """Time of one call: a graph of the calls in turn, the median of some replays."""
-    per_graph = max(CALLS, len(calls))
+def seconds(calls: list[Callable[[], Any]], least: int = CALLS) -> float:
+    """Time of one call: a graph of at least so many calls in turn, the median of some replays."""
+    per_graph = max(least, len(calls))
     torch.cuda.synchronize()  # the buffers are written before another stream reads them
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -94,12 +94,12 @@ def gemms() -> Iterator[dict[str, Any]]:
                 yield {"op": "gemm", "m": m, "n": n, "k": k, "precision_weights": fmt, "precision_act": act, "value": time * 1e6}
 
 
-def best(choices: dict[str, list[Callable[[], Any]]]) -> tuple[float, str]:
+def best(choices: dict[str, list[Callable[[], Any]]], least: int = CALLS) -> tuple[float, str]:
     """The fastest of the kernels that run, and its name."""
     found = {}
     for name, calls in choices.items():
         try:
-            found[name] = seconds(calls)
+            found[name] = seconds(calls, least)
         except RuntimeError:  # this kernel does not take the shape
             torch.cuda.synchronize()
     name = min(found, key=found.__getitem__)
@@ -239,6 +239,22 @@ class Dense:
         _, y = _norm(x, add, self.weight)
         tokens.copy_(F.linear(y, self.table).argmax(-1))
 
+    def prompt(self, tokens: torch.Tensor, backend: SDPBackend) -> torch.Tensor:
+        """The first new token of whole prompts ``tokens[batch, length]``; keys and values are written as a cache takes them."""
+        batch, length = tokens.shape
+        x, add = self.table[tokens], torch.zeros(batch, length, self.d, device="cuda", dtype=BF16)
+        for wqkv, wo, wup, wdown in self.layers:
+            x, y = _norm(x, add, self.weight)
+            heads = F.linear(y, wqkv).view(batch, length, -1, self.dim).transpose(1, 2)
+            q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), 1)
+            q, k = _rotated(q, self.cos, self.sin), _rotated(k, self.cos, self.sin)
+            out = attention(q, k, v.contiguous(), backend, causal=True)
+            add = F.linear(out.transpose(1, 2).reshape(batch, length, self.d), wo)
+            x, y = _norm(x, add, self.weight)
+            add = F.linear(_gated(F.linear(y, wup)), wdown)
+        _, y = _norm(x[:, -1], add[:, -1], self.weight)
+        return F.linear(y, self.table).argmax(-1)
+
 
 def steps() -> Iterator[dict[str, Any]]:
     """Whole decoding steps of dense models."""
@@ -260,10 +276,64 @@ def steps() -> Iterator[dict[str, Any]]:
         torch.cuda.empty_cache()
 
 
+def whole_prompts() -> Iterator[dict[str, Any]]:
+    """Prompts of dense models from their tokens to the first new one."""
+    for name, sizes in MODELS.items():
+        model = Dense(*sizes)
+        for batch, length in ((1, 128), (1, 512), (1, 2048), (1, 8192), (4, 512), (4, 2048), (16, 512)):
+            tokens = torch.zeros(batch, length, device="cuda", dtype=torch.long)
+            time, kernel = best({n: [partial(model.prompt, tokens, b)] for n, b in BACKENDS.items()}, 1)
+            yield {
+                "model": name, "mode": "static batch prefill", "precision_weights": "bf16", "precision_kv": "bf16", "tp": 1, "pp": 1,
+                "ep": 1, "spec_decoding": "none", "batch_or_concurrency": batch, "isl": length, "osl": 1, "metric": "ttft",
+                "value": time * 1e3, "unit": "ms", "note": f"kernels only, without host or scheduler; attention: {kernel}",
+            }  # fmt: skip
+        del model
+        torch.cuda.empty_cache()
+
+
+EXPERTS = (("Mixtral-8x7B", 4096, 14336, 8, 2), ("Qwen3-30B-A3B", 2048, 768, 128, 8))
+
+
+def mixed(x: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Routed experts as two grouped products: tokens are sorted by expert, multiplied, and summed again."""
+    flat = chosen.flatten()
+    order = flat.argsort(stable=True)
+    ends = (flat == torch.arange(len(up), device="cuda")[:, None]).sum(1).cumsum(0).to(torch.int32)  # counted without a look at the values
+    taken = order // chosen.shape[1]
+    out = torch._grouped_mm(_gated(torch._grouped_mm(x[taken], up.transpose(1, 2), offs=ends)), down.transpose(1, 2), offs=ends)
+    return torch.zeros_like(x).index_add_(0, taken, out)
+
+
+def experts() -> Iterator[dict[str, Any]]:
+    """Feed-forward of routed experts in bf16, uniform routing."""
+    for name, h, wide, count, chosen in EXPERTS:
+        up, down = rand(count, 2 * wide, h), rand(count, h, wide)
+        for tokens in TOKENS:
+            x = rand(tokens, h)
+            routes = [torch.rand(tokens, count, device="cuda").topk(chosen).indices for _ in range(4)]
+            time = seconds([partial(mixed, x, route, up, down) for route in routes])
+            yield {
+                "op": "moe_ffn_fused", "tokens": tokens, "hidden_size": h, "inter_size": wide, "topk": chosen, "num_experts": count,
+                "moe_tp": 1, "moe_ep": 1, "routing": "uniform", "precision_weights": "bfloat16", "value": time * 1e6, "model": name,
+                "note": "two grouped products with sorting before and summing after",
+            }  # fmt: skip
+
+
 TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "ops_gemm": gemms, "ops_attention_decode": decoding, "ops_attention_prefill": prompts, "ops_traffic": traffic,
-    "system_steps": steps,
+    "system_steps": steps, "system_prompts": whole_prompts, "ops_moe": experts,
 }  # fmt: skip
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A table of rows with all their columns, put in place in one move."""
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
 
 
 def main() -> None:
@@ -277,12 +347,10 @@ def main() -> None:
     for table in given.tables:
         measure = TABLES[table]
         level = {"level": "system" if table.startswith("system") else "op", "chip": given.chip, "n_chips": 1, "software": SOFTWARE}
-        rows = [{"id": f"{table}-{i:03}", **level, "metric": "latency", "unit": "us", **row} for i, row in enumerate(measure())]
-        rows = [{**row, "value": f"{row['value']:.5g}"} for row in rows]
-        with (given.folder / f"{table}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        rows: list[dict[str, Any]] = []
+        for i, row in enumerate(measure()):
+            rows.append({"id": f"{table}-{i:03}", **level, "metric": "latency", "unit": "us", **row, "value": f"{row['value']:.5g}"})
+            write(given.folder / f"{table}.csv", rows)  # whole each time: what was measured stays if the card's time ends
         print(f"{table}: {len(rows)} rows", flush=True)
 
 
