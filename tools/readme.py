@@ -1,19 +1,21 @@
 """What do README's computed lines say? Rewrites them from the committed result of the shipped study, or checks that they are in step.
 
 ``python tools/readme.py`` rewrites README.md; with ``--validate`` also the table of errors (a minute); with ``--check`` it only compares
-and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report beside it.
+and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report and its answers.json.
 """
 
 from __future__ import annotations
 
 import csv
 import html
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from dse import glossary
+from dse.catalog import load_catalog
 from dse.report.words import number, times
 from dse.study import read_study
 
@@ -32,6 +34,9 @@ SHOWN = {  # (level, metric) of `dse validate` -> words of the table
     ("system", "ttft"): "serving: time to first token",
     ("system", "mlperf_tokens_per_s_per_chip"): "serving: MLPerf, best layout not stated",
 }
+
+
+SAMPLED = ("probability", "bands")  # figures whose sentences say how sure the headline is once its report was analysed
 
 
 def cheapest(rows: list[dict[str, str]], limit_s: float) -> dict[str, tuple[float, str]]:
@@ -54,8 +59,9 @@ def headline(folder: Path) -> str:
     built = cheapest([r for r in usable if r["status"] == "hypothetical"], head.tpot)
     there = cheapest([r for r in usable if r["status"] == "existing"], head.tpot)
     (first, (cost, _)), *others = sorted(built.items(), key=lambda item: item[1][0])
+    model = load_catalog().records["models"][head.model].name
     text = (
-        f"Serving {head.model} ({head.workload}) at {number(1 / head.tpot)} token/s/user or faster, a {glossary.label(first)} chip "
+        f"Serving {model} ({head.workload}) at {number(1 / head.tpot)} token/s/user or faster, a {glossary.label(first)} chip "
         f"is cheapest: {number(cost)} USD per million output tokens, owner's view {head.scenario}"
     )
     if others:
@@ -75,9 +81,17 @@ def sureness(folder: Path) -> str:
     return " ".join(re.sub(r" \([^()]*(?:\[[^\]]*\][^()]*)+\)", "", s) for s in plain)
 
 
+def sampled(folder: Path) -> str:
+    """What samples of every uncertain input say of it: cost and probability of each family; empty where they were not drawn."""
+    path = folder / "answers.json"
+    figures = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else {}
+    said = [figures[name].split(": ", 1)[-1] for name in SAMPLED if name in figures]
+    return " ".join(f"{s[0].upper()}{s[1:]}" for s in said)
+
+
 def block(folder: Path) -> str:
     """The computed lines of README."""
-    said = f"**{headline(folder)}**\n\n{sureness(folder)}".strip()
+    said = f"**{headline(folder)}**\n\n{sureness(folder)}\n\n{sampled(folder)}".strip()
     return said.replace("\u202f", " ")
 
 
