@@ -26,6 +26,8 @@ from dse.search.designs import Shop, block_scorer
 from dse.search.optuna_study import Entry, Ledger, claimed, open_ledger, open_storage
 from dse.search.refine import headline_question, refine
 from dse.search.shards import ENDED, Plan, finished, run_shard
+from dse.search.simulator import Simulator, load_simulator
+from dse.search.simulator import block_scorer as simulated_scorer
 from dse.study import Study, read_study
 
 Progress = Callable[[float, float, str], None]
@@ -98,9 +100,24 @@ def search_shard(
                 keep(c, places[0])
         return c is not None and c.bound is not None and 1.0 - c.bound / best[0] <= (study.search.gap or 0.0)
 
-    archive = run_shard(plan, ledger, block_scorer(shop, questions, grid, plan.block), tick, polish, start, until, enough)
+    simulator = simulator_of(study)
+    scorer = (
+        simulated_scorer(simulator, shop, questions, grid, plan.block) if simulator else block_scorer(shop, questions, grid, plan.block)
+    )
+    archive = run_shard(plan, ledger, scorer, tick, polish, start, until, enough)
     counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in COUNTED}
     return Found(archive, tuple(e.decisions for e in finished(ledger)), counts)
+
+
+def simulator_of(study: Study) -> Simulator | None:
+    """The simulator that a study names, from the folder of its file; the same one for the whole process."""
+    if not study.search.simulator:
+        return None
+    simulator = load_simulator(study.search.simulator, study.path.parent)
+    return _SIMULATORS.setdefault(simulator.sha256 + simulator.name, simulator)
+
+
+_SIMULATORS: dict[str, Simulator] = {}  # with the answers that they gave in this process
 
 
 def ledger_of(shard: Shard, shop: Shop, hunt: Hunt, study: Study) -> Ledger:
@@ -108,6 +125,8 @@ def ledger_of(shard: Shard, shop: Shop, hunt: Hunt, study: Study) -> Ledger:
     identity = {"study_sha256": study.sha256, "catalog_sha256": hunt.digest, "seed": hunt.seed, "chips": hunt.chips}
     if study.search.warm_start:
         identity["warm_start_sha256"] = digest(earlier_points(study.search.warm_start, shop.space))
+    if simulator := simulator_of(study):
+        identity["simulator_sha256"] = simulator.sha256
     return open_ledger(open_storage(hunt.where), f"{study.name}/{shard.label}", shop.space, identity, len(study.objectives))
 
 

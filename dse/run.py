@@ -19,7 +19,7 @@ from dse.catalog import Catalog, load_catalog
 from dse.certificates import Certificate, beside, by_family, rows, worth
 from dse.earlier import find_result
 from dse.errors import InfeasibleError, InputError
-from dse.hunt import Hunt, Picture, search_all, work_off
+from dse.hunt import Hunt, Picture, search_all, simulator_of, work_off
 from dse.proofs import FOLDER, headline_starts, proving
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, why_nothing, winners_of
@@ -28,6 +28,7 @@ from dse.search.designs import Questions
 from dse.search.finalists import Finalist, place
 from dse.search.optuna_study import sampler_of
 from dse.search.shards import ENDED
+from dse.search.simulator import place as place_simulated
 from dse.settle import candidates, known_designs, settled
 from dse.study import Study, check_study, read_study
 from dse.tradeoff import with_tradeoff
@@ -44,11 +45,16 @@ Progress = Callable[[float, float, str], None]
 def _cells(winners: Sequence[Winner], study: Study, questions: Questions, progress: Progress) -> list[Cells]:
     """Exact evaluations of all winners in all cases."""
     found: list[Cells] = []
+    simulator = simulator_of(study)
     finalists = [Finalist(w.chip, w.formats) for w in winners]
     head = {questions.headline_case, *(i for m in questions.mixes if questions.headline_case in dict(m) for i, _ in m)}
     for k, case in enumerate(questions.cases):
         model, workload = study.models.index(case.model_id), study.workloads.index(case.workload_id)
-        for p in place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head):
+        if simulator is None:
+            placed = place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head)
+        else:
+            placed = place_simulated(simulator, case, finalists, grid_of(study, ()), questions.limits_s)
+        for p in placed:
             index = (p.who, np.full_like(p.who, model), np.full_like(p.who, workload), p.scenario, p.limit)
             found.append(Cells(index, p.metrics, p.format_weights, p.format_kv, p.valid))
         progress(k + 1, len(questions.cases), "winners")
@@ -135,6 +141,7 @@ def run_study(
     sampler_of(plan.search.sampler, seed)  # refused before any work
     if plan.search.warm_start:
         find_result(plan.search.warm_start)
+    simulator = simulator_of(plan)
     folder = Path(out) if out is not None else None
     if folder is not None:
         prepare_folder(folder, resume, force)
@@ -177,6 +184,10 @@ def run_study(
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
+    if simulator is not None:  # what follows is said of the model
+        ds.attrs["simulator"] = f"{simulator.name} (sha256 {simulator.sha256[:12]})"
+        ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
+        return _written(ds, folder, report)
     if questions.variants:
         report(0, 1, "three objectives")
         ds = with_tradeoff(ds, plan, questions, winners)

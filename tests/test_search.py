@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -278,3 +281,38 @@ def test_a_shard_is_taken_by_one_worker(tmp_path):
     one, other = ledger(tmp_path), ledger(tmp_path)
     assert ledgers.claimed(one, 0.0)
     assert not ledgers.claimed(other, 0.0)
+
+
+def test_a_proxy_storage_needs_its_packages_and_an_address():
+    with pytest.raises(InputError, match=r"allowed grpc://HOST:PORT"):
+        ledgers.open_storage("grpc://somewhere")
+    if find_spec("grpc") is None:
+        with pytest.raises(InputError, match="grpcio and protobuf"):
+            ledgers.open_storage("grpc://localhost:13000")
+
+
+SERVER = """
+import sys
+from optuna.storages import JournalStorage, run_grpc_proxy_server
+from optuna.storages.journal import JournalFileBackend
+run_grpc_proxy_server(JournalStorage(JournalFileBackend(sys.argv[1])), host="localhost", port=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(find_spec("grpc") is None, reason="grpcio is not installed")
+def test_a_search_through_the_grpc_proxy_finds_what_a_journal_file_does(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SERVER, str(tmp_path / "served.journal"), str(port)])
+    try:
+        client = ledgers.open_storage(f"grpc://localhost:{port}")
+        client.wait_server_ready(timeout=60)
+        book = ledgers.open_ledger(client, "toy", SPACE, IDENTITY)
+        run_shard(PLAN, book, toy, lambda *_: None)
+        _, direct, _ = search(tmp_path)
+        assert written(book) == written(direct)
+        client.close()
+    finally:
+        server.terminate()
+        server.wait(timeout=30)

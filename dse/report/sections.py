@@ -46,6 +46,11 @@ def analyses(page: P.Page) -> None:
         page.add(*a.section.blocks)
 
 
+SIMULATED = (
+    "Times are those of a simulator, {}; the model proposed the layouts that it was asked for, and gives money, power and shares of time."
+)
+
+
 def answer(page: P.Page) -> None:
     """The winner first, then what it rests on, the chips that exist, and the other regimes."""
     ds = page.ds
@@ -70,6 +75,7 @@ def answer(page: P.Page) -> None:
         f'<p class="sure">{esc(W.sureness(ds, v, limit))}</p>',
         f"<p>{esc(sampled(ds, case, limit_s))}</p>",
         f"<p>{esc(near)}</p>" if (near := proved.of(ds)) else "",
+        f'<p class="sure">{esc(SIMULATED.format(by))}</p>' if (by := ds.attrs.get("simulator")) else "",
         f'<p class="sure">Owner\'s view: {esc(V.name_of(ds, case.scenario))}. {T.scenario_line(ds, case.scenario)} '
         f"{esc(W.first_token_sentence(ds))}</p>",
         "</section>",
@@ -223,6 +229,7 @@ def rerun(page: P.Page) -> None:
         "created_utc",
         "wall_time_s",
         "counts",
+        "simulator",
         *sorted(str(k) for k in ds.attrs if "version" in str(k)),
         "platform",
     ):

@@ -38,6 +38,7 @@ CLAIM = "claimed_by"
 CLAIM_S = 1.0  # longer than two workers that start together take to write their names
 OPENINGS = 5  # of a database that another process is creating
 RACES = ("IntegrityError", "ProgrammingError", "OperationalError")  # what SQLAlchemy says of it
+GRPC = "grpc://"
 SEEN = 64  # cheapest and latest chips that a sampler beside ``explore`` looks at
 WORST = 1e12  # finite stand-in for the value of a chip without a feasible layout; its named constraints say that it has none
 
@@ -102,11 +103,15 @@ def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
     if package and find_spec(package) is None:
         without = ", ".join(n for n in known if n not in PACKAGES)
         raise InputError(
-            f"search.sampler — found {name!r}, which needs the package {package} (pip install {package}), allowed without it {without}"
+            f"search.sampler — found {name!r}, which needs the package {package} (pip install {package}, or dse[samplers]), "
+            f"allowed without it {without}"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return known[name](seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return known[name](seed)
+    except ImportError as error:
+        raise InputError(f"search.sampler — found {name!r}, which needs a package ({error}), allowed another one") from error
 
 
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:
@@ -136,7 +141,9 @@ def trim_journal(path: Path) -> None:
 
 
 def open_storage(where: str | Path) -> BaseStorage:
-    """Storage of a journal file (a path) or of any Optuna storage URL. Raises DseError when it cannot be read.
+    """Storage of a journal file (a path), of any Optuna storage URL, or of Optuna's gRPC proxy (``grpc://HOST:PORT``).
+
+    Raises DseError when it cannot be read, InputError where a package for it is missing.
 
     Two processes that open an empty database at the same time both create its tables, and one of them fails: it tries again.
     """
@@ -145,7 +152,11 @@ def open_storage(where: str | Path) -> BaseStorage:
             if isinstance(where, Path):
                 trim_journal(where)
                 return JournalStorage(JournalFileBackend(str(where)))
+            if where.startswith(GRPC):
+                return _grpc(where)
             return optuna.storages.get_storage(where)
+        except InputError:
+            raise
         except Exception as error:
             if attempt + 1 == OPENINGS or type(error).__name__ not in RACES:
                 raise _unreadable(where, error) from error
@@ -153,8 +164,22 @@ def open_storage(where: str | Path) -> BaseStorage:
     raise AssertionError("unreachable")
 
 
+def _grpc(url: str) -> BaseStorage:
+    """The client of a proxy that serves some storage to many machines."""
+    host, _, port = url.removeprefix(GRPC).rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"storage — found {url!r}, allowed {GRPC}HOST:PORT")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    except ImportError:
+        raise InputError(f"storage — found {url!r}, which needs the packages grpcio and protobuf (pip install dse[grpc])") from None
+
+
 def _unreadable(where: str | Path, error: Exception) -> DseError:
-    what = f"cannot be read ({type(error).__name__}: {error})"
+    said = error.details() if callable(getattr(error, "details", None)) else error  # type: ignore[attr-defined]
+    what = f"cannot be read ({type(error).__name__}: {said})"
     return DseError(f"{where}: storage — {what}; start again with --force, or name another --storage")
 
 

@@ -91,6 +91,7 @@ _SEARCH_FIELDS: dict[str, Check] = {
     "certify": whole(0),
     "gap": positive,
     "warm_start": text,
+    "simulator": text,
 }
 
 
@@ -116,6 +117,10 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
     analyses = read_analyses(raw.get("analyses", []), families, reader.problem)
     headline = _headline(raw, top, limits, analyses, reader)
     rows = read_rows(raw.get("rows", []), reader.problem)
+    if search.simulator and (top["kind"] == "claims" or analyses or "mix" in raw or len(top["objectives"] or ()) > 2):
+        reader.problem(
+            "search.simulator", "claims, analyses, a mix or three objectives beside it", "a plain search of cost and time per token"
+        )
     if (top["kind"] == "claims") != bool(raw.get("rows")):
         reader.problem("rows", f"{len(rows)} beside kind = {top['kind']!r}", 'rows with kind = "claims", and none without')
     if not families and not top["real_chips"] and not reader.problems:
@@ -200,9 +205,13 @@ def _layouts(raw: Mapping[str, Any], reader: _Reader) -> Layouts:
 def _search(raw: Mapping[str, Any], reader: _Reader) -> Search:
     table = reader.table(raw, "search")
     reader.known(table, "search.", tuple(_SEARCH_FIELDS))
+    if "simulator" in table:
+        table = {"finish": 0, **table}  # the headline's own search is of the model
     search = Search(**{key: reader.value(table, "search.", key, check, getattr(Search, key)) for key, check in _SEARCH_FIELDS.items()})
     if search.asked + (search.bred if search.explore else 0) < 1:
         reader.problem("search.asked", "a round without chips", "asked from 1, or explore = true with bred from 1")
     if search.gap is not None and not (search.certify and search.finish and search.explore):
         reader.problem("search.gap", f"{search.gap:g} without a proof to compare with", "explore = true with finish and certify above 0")
+    if search.simulator and (search.finish or search.certify):
+        reader.problem("search.simulator", "finish or certify beside it, which are of the model", "finish = 0 and certify = 0")
     return search
