@@ -14,11 +14,14 @@ import pytest
 
 from dse.calibrate import calibrate_new, check, cross_validate, fit_all, read_plan, samples_of, write_newcomers
 from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out, order_of_chips
+from dse.calibrate.effects import Cell, cell_of, maps_of, slots_of, unseen_row
 from dse.calibrate.engine import LEFT_OUT, Step, SystemFit, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
+from dse.calibrate.plan import Fit, Leaf
 from dse.catalog import load_catalog
 from dse.catalog.kernels import build_kernels
+from dse.errors import InputError
 from dse.paths import data_dir
 from dse.types import Gemm
 from dse.validate.operators import RECORDS, Job, machine_of, with_bytes
@@ -239,21 +242,68 @@ def test_lines_of_system_constants_go_to_chips_engines_and_means(plan, catalog, 
 def test_a_shared_constant_counts_once(plan):
     residual = Residual(50, 0.05, 0.1, 0.06, 0.12)
     fit = next(f for f in plan.fits if f.path == "gemm.fp8")
-    own = sum(leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
-    shared = sum(not leaf.per_chip and not leaf.fixed for leaf in fit.leaves)
-    pair = ("nvidia-h100", "nvidia-b200")
-    done = Fitted(fit, {}, dict.fromkeys(pair, residual), dict.fromkeys(pair, "modern"))
-    assert constants_by_kind([done], plan) == {"GEMM, NVIDIA": 2 * own + shared}
+    pair = frozenset(("nvidia-h100", "nvidia-b200"))
+    free = (pair, pair, frozenset(["nvidia-h100"]), pair | {"amd-mi355x"}, frozenset(["nvidia-l40s"]))
+    done = Fitted(fit, {}, dict.fromkeys(sorted(pair), residual), free)
+    assert constants_by_kind([done], plan) == {"GEMM, NVIDIA": 4, "GEMM, MI355X": 1}  # the L40S stands apart
     assert left_out([done]) == {"GEMM, NVIDIA": {"shape": pytest.approx(0.06), "shape_p90": pytest.approx(0.12)}}
-    assert constants_by_chip([done], plan) == {c: {"own": own, "shared": shared} for c in done.residuals}
-    alone = Fitted(fit, {}, {"nvidia-l40s": residual}, {"nvidia-l40s": "ada"})
-    assert constants_by_chip([alone], plan) == {"nvidia-l40s": {"own": own + shared, "shared": 0}}
+    assert constants_by_chip([done], plan) == {
+        "amd-mi355x": {"own": 0, "shared": 1},
+        "nvidia-b200": {"own": 0, "shared": 3},
+        "nvidia-h100": {"own": 1, "shared": 3},
+        "nvidia-l40s": {"own": 1, "shared": 0},
+    }
+
+
+def cell(part: str, chip: str, plan, *effects: str) -> Cell:
+    """A cell with one leaf, fitted with some effects."""
+    return cell_of(Fit(part, (Leaf("floor_s", 1e-6, effects=effects, sd=1.0),), (("trtllm",),)), 0, chip, plan)
+
+
+def test_formats_and_chips_share_effects(plan):
+    """Two formats on H100 and on two chips of Blackwell: a centre a format, an offset for each group, generation and chip."""
+    some = dataclasses.replace(plan, scatter={"kind@generation": 0.3, "kind@chip": 0.4})
+    effects = ("format@all", "kind@generation", "kind@chip")
+    chips = ("nvidia-h100", "nvidia-b200", "nvidia-gb200")
+    cells = [cell(part, chip, some, *effects) for part in ("gemm.bf16", "gemm.fp8") for chip in chips]
+    slots = slots_of(["floor_s"], cells, some)
+    reach = {frozenset(cells[i].chip for i in slot.cells): slot.sd for slot in slots}
+    assert len(slots) == 2 + 1 + 3  # two centres; Blackwell; three chips, of which H100 is its generation
+    assert reach[frozenset(["nvidia-h100"])] == pytest.approx(0.5)  # sqrt(0.3^2 + 0.4^2)
+    assert reach[frozenset(["nvidia-b200", "nvidia-gb200"])] == 0.3
+    matrix = maps_of(slots, ["floor_s"], cells)["floor_s"]
+    assert np.linalg.matrix_rank(matrix) == 2 + 2  # both formats at one chip, and how two chips differ from it
+    assert np.array_equal(matrix.sum(axis=1), [2, 3, 3, 2, 3, 3])
+
+
+def test_a_chip_without_rows_takes_the_centre_or_its_peers(plan):
+    chips = ("nvidia-a100", "nvidia-b200", "nvidia-gb200", "nvidia-h100")
+    some = dataclasses.replace(plan, scatter={"kind@chip": 0.3, "fit@chip": 0.3})
+    for effects in (("fit@all", "kind@chip"), ("fit@group", "fit@chip")):
+        cells = [cell("gemm.bf16", chip, some, *effects) for chip in chips]
+        matrix = maps_of(slots_of(["floor_s"], cells, some), ["floor_s"], cells)["floor_s"]
+        seen = np.unique(matrix[:3].nonzero()[1])
+        got = unseen_row("floor_s", matrix, 3, cells, chips[:3])
+        if effects[0] == "fit@all":
+            assert np.array_equal(got[seen], [1, 0, 0, 0])  # the centre alone: its own offset rests at zero
+        else:
+            assert np.array_equal(got, matrix[1:3].mean(axis=0))  # the mean over its group
+
+
+def test_effects_are_checked(tmp_path):
+    (tmp_path / "constants").mkdir()
+    text = (CONSTANTS / "_fit.toml").read_text(encoding="utf-8")
+    path = tmp_path / "constants" / "_fit.toml"
+    path.write_text(text.replace('"fit@chip"]', '"fit@planet"]', 1), encoding="utf-8")
+    with pytest.raises(InputError, match=r"effects — found 'fit@planet', allowed .*fit@chip"):
+        read_plan(tmp_path)
 
 
 def test_chips_share_constants_only_where_they_ran_the_same_kernel(plan, catalog):
     samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
     (done,) = fit_all(samples, plan, True, parts=["moe.mxfp4"])
-    assert done.groups["nvidia-b200"] == done.groups["nvidia-gb200"] != done.groups["nvidia-h100"]  # 8-bit against 16-bit activations
+    assert not any({"nvidia-h100", "nvidia-b200"} <= chips for chips in done.free)  # 8-bit against 16-bit activations
+    assert any({"nvidia-gb200", "nvidia-b200"} <= chips for chips in done.free)
     assert math.isnan(done.residuals["nvidia-h100"].other) and math.isnan(done.residuals["nvidia-b200"].other)
     assert done.residuals["nvidia-b200"].same < 0.15
 

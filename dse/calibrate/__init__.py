@@ -13,7 +13,7 @@ from typing import Any
 from dse.calibrate.cross import cross_validation
 from dse.calibrate.engine import error_lines, fit_system, system_lines
 from dse.calibrate.files import differences, put_lines, rewrite
-from dse.calibrate.fit import Fitted, Sample, is_far, run_fit
+from dse.calibrate.fit import Fitted, Sample, is_far, run_joint
 from dse.calibrate.newcomer import Curve, Newcomer, curves, newcomers, with_newcomers, write_newcomers
 from dse.calibrate.plan import Fit, Plan, read_plan
 from dse.catalog import Catalog, load_catalog
@@ -77,10 +77,21 @@ def _members(fit: Fit, samples: Sequence[Sample]) -> list[Sample]:
     return chosen
 
 
+def joints(samples: Sequence[Sample], plan: Plan) -> list[list[tuple[Fit, list[Sample]]]]:
+    """The fits of the plan that have rows, those that are made in one go together."""
+    kinds: dict[str, list[tuple[Fit, list[Sample]]]] = {}
+    for fit in plan.fits:
+        members = _members(fit, samples)
+        if members:
+            kinds.setdefault(plan.kind_of(fit), []).append((fit, members))
+    return list(kinds.values())
+
+
 def fit_all(samples: Sequence[Sample], plan: Plan, cross_validate: bool = True, parts: Sequence[str] | None = None) -> list[Fitted]:
-    """Every fit of the plan (or of some parts) that has rows."""
-    chosen = [(fit, _members(fit, samples)) for fit in plan.fits if parts is None or fit.part in parts]
-    return [run_fit(fit, members, plan, cross_validate) for fit, members in chosen if members]
+    """Every fit of the plan that has rows, or of some parts (fitted with those of their kind), in the plan's order."""
+    asked = [kind for kind in joints(samples, plan) if parts is None or any(fit.part in parts for fit, _ in kind)]
+    made = {id(done.fit): done for kind in asked for done in run_joint(kind, plan, cross_validate)}
+    return [made[id(fit)] for fit in plan.fits if id(fit) in made and (parts is None or fit.part in parts)]
 
 
 def calibrate(folder: Path | None = None, cross_validate: bool = True, parts: Sequence[str] | None = None) -> list[Fitted]:
@@ -104,7 +115,7 @@ def cross_validate(folder: Path | None = None, parts: Sequence[str] | None = Non
     """
     rows, plan, catalog = folder or data_dir("hw_catalog") / "measurements", read_plan(), load_catalog()
     samples = samples_of(rows, catalog, plan)
-    chosen = [(fit, _members(fit, samples)) for fit in plan.fits if parts is None or fit.part in parts]
+    chosen = [kind for kind in joints(samples, plan) if parts is None or any(fit.part in parts for fit, _ in kind)]
     return cross_validation(rows, catalog, plan, fit_all(samples, plan, True, parts), chosen)
 
 
@@ -122,9 +133,9 @@ def calibrate_new(folder: Path, catalog: Catalog) -> tuple[list[Fitted], Plan, l
     plan, files = with_newcomers(read_plan(), found), [new.file for new in found]
     own = [s for s in samples_of(folder, catalog, plan) if s.chip in files]
     every = [*own, *samples_of(data_dir("hw_catalog") / "measurements", catalog, read_plan())]
-    chosen = [(fit, _members(fit, every)) for fit in plan.fits]
-    chosen = [(fit, members) for fit, members in chosen if any(s.chip in files for s in members)]
-    return [run_fit(fit, members, plan, False) for fit, members in chosen], plan, found, curves(chosen, plan, files)
+    chosen = [kind for kind in joints(every, plan) if any(s.chip in files for _, members in kind for s in members)]
+    done = [fitted for kind in chosen for fitted in run_joint(kind, plan, False) if set(fitted.residuals) & set(files)]
+    return done, plan, found, curves(chosen, plan, files)
 
 
 def write(results: Sequence[Fitted], folder: Path | None = None) -> list[Path]:

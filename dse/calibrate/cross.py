@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dse.calibrate.engine import LEFT_OUT, SystemFit, fit_system
-from dse.calibrate.fit import Fitted, Sample, groups_of, problem_of, solve
+from dse.calibrate.fit import Fitted, Members, problem_of, solve
 from dse.calibrate.plan import Fit, Plan
 from dse.catalog import Catalog
 
@@ -41,28 +41,21 @@ def constants_by_kind(results: Sequence[Fitted], plan: Plan) -> dict[str, int]:
     """Free constants by kind, all chips and implementations together; a shared one counts once."""
     found: dict[str, int] = defaultdict(int)
     for r in results:
-        own = sum(leaf.per_chip and not leaf.fixed for leaf in r.fit.leaves)
-        shared = sum(not leaf.per_chip and not leaf.fixed for leaf in r.fit.leaves)
-        for chip in r.residuals:
-            found[kind_of(r.fit.part, chip)] += own if chip not in APART else 0
-        for group in {g: c for c, g in r.groups.items() if c not in APART}.values():
-            found[kind_of(r.fit.part, group)] += shared
+        for chips in r.free:
+            for kind in {kind_of(r.fit.part, chip) for chip in chips if chip not in APART}:
+                found[kind] += 1
     found.pop("", None)
     return dict(found)
 
 
 def constants_by_chip(results: Sequence[Fitted], plan: Plan) -> dict[str, dict[str, int]]:
-    """Free constants of each chip: its own (fitted to its rows alone), and those that it shares with others of its group."""
+    """Free constants of each chip: its own (that no other chip's rows move), and those that it shares with others."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: {"own": 0, "shared": 0})
     for r in results:
-        groups = [r.groups[c] for c in r.residuals]
-        free = [leaf for leaf in r.fit.leaves if not leaf.fixed]
-        for chip, group in zip(r.residuals, groups, strict=True):
-            alone = groups.count(group) == 1
-            own = sum(alone or leaf.per_chip for leaf in free)
-            found[chip]["own"] += own
-            found[chip]["shared"] += len(free) - own
-    return {chip: dict(each) for chip, each in found.items()}
+        for chips in r.free:
+            for chip in chips:
+                found[chip]["own" if len(chips) == 1 else "shared"] += 1
+    return {chip: found[chip] for chip in sorted(found)}
 
 
 def _one_engines(fit: Fit) -> str:
@@ -84,28 +77,33 @@ def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
     return {kind: {name: float(np.mean(v)) for name, v in each.items()} for kind, each in cells.items()}
 
 
-def few_rows(
-    fit: Fit, samples: Sequence[Sample], plan: Plan, enough: int = ENOUGH, only: Sequence[str] = ()
-) -> dict[str, list[tuple[int, float]]]:
-    """Median error of each chip (or of some) that has company in its group, against how many of its rows were fitted."""
-    problem, chips = problem_of(fit, samples, plan)
-    groups = groups_of(fit, samples, chips, plan)
-    found: dict[str, list[tuple[int, float]]] = {}
-    for chip, group in zip(chips, groups, strict=True):
-        mine = np.flatnonzero([s.chip == chip for s in samples])
-        if groups.count(group) < 2 or len(mine) < enough or (only and chip not in only):
-            continue
-        by_time = mine[np.argsort([samples[int(i)].seconds for i in mine], kind="stable")]
-        found[chip] = []
-        for count in (n for n in FEW if 2 * n <= len(mine)):
-            shown = by_time[np.linspace(0, len(by_time) - 1, count).round().astype(int)] if count else by_time[:0]
-            weights = np.ones(len(samples))
-            weights[mine] = 0.0
-            weights[shown] = 1.0
-            x = solve(problem, weights, plan.procedure)
-            errors = np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
-            rest = np.setdiff1d(mine, shown)
-            found[chip].append((count, float(np.median(errors[rest]))))
+def few_rows(chosen: Members, plan: Plan, enough: int = ENOUGH, only: Sequence[str] = ()) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """Median error of each fit's path and chip (or of some chips) against how many rows of each of the chip's fits were fitted.
+
+    A chip counts where another of its group runs the same implementation.
+    """
+    problem = problem_of(chosen, plan)
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for chip in problem.chips:
+        told = {}
+        for (fit, _), place in zip(chosen, problem.place, strict=True):
+            own = problem.cells[place[chip]] if chip in place else None
+            mine = np.flatnonzero(problem.index == place.get(chip, -1))
+            peers = [c for c in problem.cells if own and c.kernel == own.kernel and c.group == own.group]
+            if len(peers) > 1 and len(mine) >= enough and (not only or chip in only):
+                told[fit.path] = mine[np.argsort([problem.samples[int(i)].seconds for i in mine], kind="stable")]
+        for count in FEW if told else ():
+            weights = (~problem.of_chip(chip)).astype(float)
+            shown = {
+                path: rows[np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else rows[:0]
+                for path, rows in told.items()
+                if 2 * count <= len(rows)
+            }
+            weights[[i for rows in shown.values() for i in rows]] = 1.0
+            errors = problem.errors(solve(problem, weights, plan.procedure)) if shown else np.array([])
+            for path, rows in shown.items():
+                rest = np.setdiff1d(told[path], rows)
+                found.setdefault((path, chip), []).append((count, float(np.median(errors[rest]))))
     return found
 
 
@@ -113,13 +111,13 @@ def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int
     return [(n, float(np.mean([c[i][1] for c in curves]))) for i, n in enumerate(FEW)]
 
 
-def rows_of_a_new_chip(chosen: Sequence[tuple[Fit, Sequence[Sample]]], plan: Plan) -> dict[str, list[tuple[int, float]]]:
+def rows_of_a_new_chip(chosen: Sequence[Members], plan: Plan) -> dict[str, list[tuple[int, float]]]:
     """Error against rows by kind: the mean over fits and chips."""
     curves: dict[str, list[list[tuple[int, float]]]] = defaultdict(list)
-    for fit, samples in chosen:
-        kind = kind_of(fit.part, "")
-        if kind and samples:
-            curves[kind] += few_rows(fit, samples, plan).values()
+    for members in chosen:
+        kind = kind_of(members[0][0].part, "")
+        if kind:
+            curves[kind] += few_rows(members, plan).values()
     return {kind: _mean_curve(each) for kind, each in curves.items() if each}
 
 
@@ -160,13 +158,11 @@ def system_rows(fits: dict[str, SystemFit]) -> list[dict[str, Any]]:
     return made
 
 
-def cross_validation(
-    folder: Path, catalog: Catalog, plan: Plan, results: Sequence[Fitted], chosen: Sequence[tuple[Fit, Sequence[Sample]]]
-) -> dict[str, Any]:
+def cross_validation(folder: Path, catalog: Catalog, plan: Plan, results: Sequence[Fitted], chosen: Sequence[Members]) -> dict[str, Any]:
     """Everything the validation page shows of unseen chips, models and engines.
 
     Args:
-        folder: The measurements. results: Fits with shapes and chips left out. chosen: The fits with their rows.
+        folder: The measurements. results: Fits with shapes and chips left out. chosen: The fits of each kind with their rows.
     """
     runs = fit_system(folder, catalog, plan, LEFT_OUT)
     system = system_rows(runs)

@@ -1,14 +1,14 @@
-"""Which constants make the equations agree with the rows? Robust least squares on log(predicted / measured), chips of a group together.
+"""Which constants make the equations agree with the rows? Robust least squares on log(predicted / measured), many chips together.
 
-Chips of a group share a centre for each constant and scatter about it within a weak prior; what is marked per group is one value.
-So a chip with few rows, or none, inherits its group, and few constants belong to one chip.
+Formats and implementations of one kind of operator are fitted in one go where the plan says so: a constant on a chip is a sum of effects
+that formats and chips share (``effects``). So a chip with few rows, or none, inherits the others, and few constants belong to one chip.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import least_squares
 
-from dse.calibrate.plan import Fit, Leaf, Plan
+from dse.calibrate.effects import Cell, Slot, cell_of, maps_of, slots_of, unseen_row
+from dse.calibrate.plan import Fit, Plan
 from dse.types import AllReduce, Collective
 from dse.validate.operators import RECORDS, Job, machine_of, part_of, with_bytes
 from dse.validate.predict import EQUATIONS, Exchange, Levels, columns, stacked
@@ -65,24 +66,47 @@ class Residual:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Constants and residuals of one fit, by constants file, and the group with which a file shares constants."""
+    """Constants and residuals of one fit by constants file, and the chips that each of its free numbers moves.
+
+    A number that several fits share stands with the first of them.
+    """
 
     fit: Fit
     constants: dict[str, dict[str, Constant]]
     residuals: dict[str, Residual]
-    groups: dict[str, str] = field(default_factory=dict)
+    free: tuple[frozenset[str], ...] = ()
+
+
+Members = Sequence[tuple[Fit, Sequence[Sample]]]  # fits of one kind with their rows
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The fit as a function of one vector: residuals by weight of each row, and how the vector makes constants."""
+    """Fits of one kind as a function of one vector of free numbers: residuals by weight of each row, and how the vector makes constants."""
 
+    cells: list[Cell]
+    samples: list[Sample]
+    index: np.ndarray  # cell of each row
+    place: list[dict[str, int]]  # for each fit the cell of each of its chips
+    slots: list[Slot]
+    maps: dict[str, np.ndarray]
     residuals: Callable[[Any, Any], Any]
     jacobian: Callable[[Any, Any], Any]
-    values: Callable[[Any], dict[str, Any]]
-    as_mean: Callable[[Any, Sequence[int]], Any]  # misfit of every row with the mean constants of some chips
-    size: int
-    rows: int
+    values: Callable[[Any], dict[str, Any]]  # of each leaf in each cell
+    misfit: Callable[[Any, dict[str, np.ndarray]], Any]  # of each row, with other maps
+
+    @property
+    def chips(self) -> list[str]:
+        """Chips with rows."""
+        return sorted({c.chip for c in self.cells})
+
+    def errors(self, x: np.ndarray) -> np.ndarray:
+        """|predicted / measured - 1| of each row."""
+        return np.abs(np.expm1(self.misfit(x, self.maps)))
+
+    def of_chip(self, chip: str) -> np.ndarray:
+        """Which rows are those of a chip."""
+        return np.array([s.chip == chip for s in self.samples])
 
 
 def is_far(job: Job) -> bool:
@@ -106,60 +130,65 @@ def record_of(fit: Fit, equation: str, leaves: dict[str, Any], near: Any = None)
     return Exchange(near=own, far=own) if equation in ("expert_exchange", "send") else own
 
 
-def ran(fit: Fit, samples: Sequence[Sample], chip: str) -> int:
+def ran(fit: Fit, samples: Sequence[Sample]) -> int:
     """Which set of implementations of the fit the rows of a chip ran."""
-    variants = {s.job.case.variant for s in samples if s.chip == chip}
+    variants = {s.job.case.variant for s in samples}
     return next((i for i, names in enumerate(fit.rows) if variants & set(names)), 0)
 
 
-def groups_of(fit: Fit, samples: Sequence[Sample], chips: Sequence[str], plan: Plan) -> list[str]:
-    """The group of each chip: those that share constants run the same implementation of the kernel."""
-    return [" ".join((plan.group_of(c), *(str(i) for i in [ran(fit, samples, c)] if i))) for c in chips]
+def _gathered(chosen: Members, plan: Plan) -> tuple[list[Cell], list[Sample], np.ndarray, list[dict[str, int]]]:
+    """Cells, rows, the cell of each row, and the cells of each fit; rows that two fits take count once."""
+    cells: list[Cell] = []
+    samples: list[Sample] = []
+    index: list[int] = []
+    place: list[dict[str, int]] = []
+    for fit, members in chosen:
+        place.append({})
+        for chip in sorted({s.chip for s in members}):
+            mine = [s for s in members if s.chip == chip]
+            cell = cell_of(fit, ran(fit, mine), chip, plan)
+            if cell not in cells:
+                index += [len(cells)] * len(mine)
+                samples += mine
+                cells.append(cell)
+            place[-1][chip] = cells.index(cell)
+    return cells, samples, np.array(index), place
 
 
-def _slots(leaves: Sequence[Leaf], chips: Sequence[str], groups: Sequence[str]) -> list[tuple[str, str]]:
-    """Names of the numbers in the vector: (leaf, group) centres and (leaf, chip) offsets."""
-    slots = []
-    for leaf in leaves:
-        slots += [(leaf.name, g) for g in dict.fromkeys(groups)]
-        slots += [(leaf.name, f"chip {c}") for c, g in zip(chips, groups, strict=True) if leaf.per_chip and groups.count(g) > 1]
-    return slots
+def _constants(cells: Sequence[Cell]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, bool]]:
+    """By leaf: fixed value in each cell (nan where it is fitted), centre of the prior in log or logit, and whether it is a share.
+
+    The last two have the leaves that are fitted in some cell.
+    """
+    each = {leaf.name: [next(own for own in c.leaves if own.name == leaf.name) for c in cells] for leaf in cells[0].leaves}
+    fixed = {name: np.array([leaf.value if leaf.fixed else np.nan for leaf in leaves]) for name, leaves in each.items()}
+    some = {name: leaves for name, leaves in each.items() if not all(leaf.fixed for leaf in leaves)}
+    base = {name: np.array([0.0 if leaf.fixed else leaf.base for leaf in leaves]) for name, leaves in some.items()}
+    return fixed, base, {name: any(leaf.share for leaf in leaves) for name, leaves in some.items()}
 
 
-def _maps(leaves: Sequence[Leaf], chips: Sequence[str], groups: Sequence[str], plan: Plan) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """For each leaf the matrix from vector to chips (in log or logit, from the prior's centre), and the priors' weights."""
-    slots = _slots(leaves, chips, groups)
-    scale = plan.procedure["loss_scale"]
-    by_leaf = {leaf.name: np.zeros((len(chips), len(slots))) for leaf in leaves}
-    weight = np.zeros(len(slots))
-    sd = {leaf.name: leaf.sd for leaf in leaves}
-    for j, (name, owner) in enumerate(slots):
-        weight[j] = scale / (plan.procedure["chip_sd"] if owner.startswith("chip ") else sd[name])
-        for i, c in enumerate(chips):
-            by_leaf[name][i, j] = float(owner in (groups[i], f"chip {c}"))
-    return by_leaf, weight
-
-
-def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem, list[str]]:
-    """The least-squares problem of one fit over its samples, and the chips in it."""
-    chips = sorted({s.chip for s in samples})
-    free = [leaf for leaf in fit.leaves if not leaf.fixed]
-    by_leaf, prior = _maps(free, chips, groups_of(fit, samples, chips, plan), plan)
-    index = np.array([chips.index(s.chip) for s in samples])
+def problem_of(chosen: Members, plan: Plan) -> Problem:
+    """The least-squares problem of the fits of one kind over their rows."""
+    cells, samples, index, place = _gathered(chosen, plan)
+    fixed, base, share = _constants(cells)
+    slots, fit = slots_of(list(base), cells, plan), chosen[0][0]
+    maps = maps_of(slots, list(base), cells)
+    prior = np.array([plan.procedure["loss_scale"] / slot.sd for slot in slots])
     equation = samples[0].job.case.equation
     sizes = columns([with_bytes(s.job.case) for s in samples])
     machine = stacked([machine_of(s.job.case, s.job.on) for s in samples])
     measured = jnp.log(jnp.array([s.seconds for s in samples]))
     near = stacked([part_of(s.job.case.constants, "", s.job.on) for s in samples]) if fit.part == "scale_out" else None
-    rows = {name: matrix[index] for name, matrix in by_leaf.items()}
-    fixed = {leaf.name: jnp.full(len(samples), leaf.value) for leaf in fit.leaves if leaf.fixed}
 
-    def constants(inner: dict[str, Any]) -> dict[str, Any]:
-        return {leaf.name: jax.nn.sigmoid(inner[leaf.name]) if leaf.share else jnp.exp(inner[leaf.name]) for leaf in free}
+    def constants(inner: dict[str, Any], still: dict[str, Any]) -> dict[str, Any]:
+        made = {name: jax.nn.sigmoid(v) if share[name] else jnp.exp(v) for name, v in inner.items()}
+        return {name: jnp.where(jnp.isnan(v), made[name], v) if name in made else v for name, v in still.items()}
+
+    by_row = {name: jnp.array(v[index]) for name, v in fixed.items()}
 
     def misfit(inner: dict[str, Any]) -> Any:
         """Log of predicted over measured, with one number a row for each free leaf (in log or logit)."""
-        record = record_of(fit, equation, {**constants(inner), **fixed}, near)
+        record = record_of(fit, equation, constants(inner, by_row), near)
         return jnp.log(EQUATIONS[equation](sizes, record, machine)) - measured
 
     @jax.jit
@@ -171,30 +200,28 @@ def problem_of(fit: Fit, samples: Sequence[Sample], plan: Plan) -> tuple[Problem
     fast = jax.jit(misfit)
 
     def inner_of(x: np.ndarray, matrices: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {leaf.name: leaf.base + matrices[leaf.name] @ x for leaf in free}
+        return {name: (base[name] + matrices[name] @ x)[index] for name in base}
 
     def values(x: np.ndarray) -> dict[str, Any]:
-        return constants(inner_of(x, by_leaf)) | {leaf.name: np.full(len(chips), leaf.value) for leaf in fit.leaves if leaf.fixed}
+        return constants({name: base[name] + maps[name] @ x for name in base}, fixed)
 
-    def as_mean(x: np.ndarray, donors: Sequence[int]) -> np.ndarray:
-        mean = {name: np.broadcast_to(matrix[list(donors)].mean(axis=0), rows[name].shape) for name, matrix in by_leaf.items()}
-        return np.asarray(fast(inner_of(x, mean)))
+    def misfit_with(x: np.ndarray, matrices: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(fast(inner_of(x, matrices)))
 
     def residuals(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.concatenate([weights * np.asarray(fast(inner_of(x, rows))), prior * x])
+        return np.concatenate([weights * misfit_with(x, maps), prior * x])
 
     def jacobian(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        by_row = slopes(inner_of(x, rows))
-        upper = sum(np.asarray(by_row[name])[:, None] * rows[name] for name in by_row)
+        found = slopes(inner_of(x, maps))
+        upper = sum(np.asarray(found[name])[:, None] * maps[name][index] for name in found)
         return np.concatenate([weights[:, None] * upper, np.diag(prior)])
 
-    parts = Problem(residuals, jacobian, values, as_mean, len(prior), len(samples))
-    return parts, chips
+    return Problem(cells, samples, index, place, slots, maps, residuals, jacobian, values, misfit_with)
 
 
 def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], start: np.ndarray | None = None) -> np.ndarray:
     """The vector with the least soft-L1 loss, deterministic."""
-    x0 = np.zeros(problem.size) if start is None else start
+    x0 = np.zeros(len(problem.slots)) if start is None else start
     found = least_squares(
         lambda x: problem.residuals(x, weights),
         x0,
@@ -212,76 +239,82 @@ def _loss(problem: Problem, x: np.ndarray, weights: np.ndarray, scale: float) ->
     return float((np.sqrt(1.0 + r * r) - 1.0).sum())
 
 
-def optimum(problem: Problem, procedure: dict[str, float], starts: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """The best of several solutions: from the priors, and from fixed random points about them (regimes make the loss not convex)."""
+def optimum(
+    problem: Problem, procedure: dict[str, float], starts: int, weights: np.ndarray | None = None, first: np.ndarray | None = None
+) -> np.ndarray:
+    """The best of several solutions: from the priors (or a ``first`` point), and from fixed random points about the priors, because
+    regimes make the loss not convex."""
     rng = np.random.default_rng(0)
-    points = [None, *(procedure["start_sd"] * rng.standard_normal(problem.size) for _ in range(starts - 1))]
-    rows = np.ones(problem.rows) if weights is None else weights
+    points = [first, *(procedure["start_sd"] * rng.standard_normal(len(problem.slots)) for _ in range(starts - 1))]
+    rows = np.ones(len(problem.samples)) if weights is None else weights
     found = [solve(problem, rows, procedure, p) for p in points]
     return min(found, key=lambda x: _loss(problem, x, rows, procedure["loss_scale"]))
 
 
-def _errors(problem: Problem, x: np.ndarray) -> np.ndarray:
-    return np.abs(np.expm1(np.asarray(problem.residuals(x, np.ones(problem.rows)))[: problem.rows]))
-
-
-def _intervals(
-    fit: Fit, problem: Problem, x: np.ndarray, chips: list[str], groups: list[str], plan: Plan
-) -> dict[str, dict[str, Constant]]:
-    """Each constant with the 90 % interval that curvature and scatter of the fit give."""
-    weights = np.ones(problem.rows)
-    jacobian = np.asarray(problem.jacobian(x, weights))
-    scatter = max(float(np.median(_errors(problem, x))) * 1.5, plan.procedure["loss_scale"] / 2)
-    covariance = np.linalg.pinv(jacobian.T @ jacobian) * scatter**2
-    free = [leaf for leaf in fit.leaves if not leaf.fixed]
-    by_leaf, _ = _maps(free, chips, groups, plan)
+def _intervals(problem: Problem, x: np.ndarray, plan: Plan) -> list[dict[str, Constant]]:
+    """In each cell each constant with the 90 % interval that curvature and scatter of the fit give."""
+    jacobian, errors = problem.jacobian(x, np.ones(len(problem.samples))), problem.errors(x)
+    covariance = np.linalg.pinv(jacobian.T @ jacobian)
     values = {k: np.asarray(v) for k, v in problem.values(x).items()}
     least, most = plan.procedure["smallest_interval"], plan.procedure["widest_interval"]
-    made: dict[str, dict[str, Constant]] = {c: {} for c in chips}
-    for leaf in fit.leaves:
-        for i, c in enumerate(chips):
+    made: list[dict[str, Constant]] = []
+    for i, cell in enumerate(problem.cells):
+        made.append({})
+        scatter = max(float(np.median(errors[problem.index == i])) * 1.5, plan.procedure["loss_scale"] / 2)
+        for leaf in cell.leaves:
             v = float(values[leaf.name][i])
             if leaf.fixed:
-                made[c][leaf.name] = Constant(v, v, v)
+                made[i][leaf.name] = Constant(v, v, v)
                 continue
-            row = by_leaf[leaf.name][i]
-            sd = float(np.sqrt(row @ covariance @ row)) * ((1 - v) if leaf.share else 1.0)
+            row = problem.maps[leaf.name][i]
+            sd = float(np.sqrt(row @ covariance @ row)) * scatter * ((1 - v) if leaf.share else 1.0)
             width = float(np.clip(np.exp(QUANTILE_90 * sd), 1 + least, most))
-            made[c][leaf.name] = Constant(v, v / width, min(v * width, 1.0) if leaf.share else v * width)
+            made[i][leaf.name] = Constant(v, v / width, min(v * width, 1.0) if leaf.share else v * width)
     return made
 
 
-def _left_out(problem: Problem, samples: Sequence[Sample], x: np.ndarray, keys: Sequence[Any], procedure: dict[str, float]) -> np.ndarray:
-    """Error of each row when all rows with its key are left out."""
-    errors = np.full(len(samples), np.nan)
-    for key in sorted(set(keys), key=str):
-        out = np.array([k == key for k in keys])
-        if out.all():
-            continue
-        errors[out] = _errors(problem, solve(problem, (~out).astype(float), procedure, x))[out]
+def _left_out(problem: Problem, x: np.ndarray, plan: Plan) -> np.ndarray:
+    """Error of each row when all rows of its shape are left out (folds over the shapes of each fit)."""
+    errors = np.full(len(problem.samples), np.nan)
+    folds = np.zeros(len(problem.samples), dtype=int)
+    for kernel in {c.kernel for c in problem.cells}:
+        mine = [r for r, i in enumerate(problem.index) if problem.cells[i].kernel == kernel]
+        shapes = sorted({problem.samples[r].shape for r in mine})
+        for r in mine:
+            folds[r] = shapes.index(problem.samples[r].shape) % int(plan.procedure["folds"])
+    for fold in range(int(plan.procedure["folds"])):
+        out = folds == fold
+        if out.any() and not out.all():
+            errors[out] = problem.errors(solve(problem, (~out).astype(float), plan.procedure, x))[out]
     return errors
 
 
-def _unseen(problem: Problem, fit: Fit, samples: Sequence[Sample], chips: Sequence[str], plan: Plan, same: bool) -> np.ndarray:
+def _unseen(problem: Problem, x: np.ndarray, starts: int, plan: Plan, same: bool) -> np.ndarray:
     """Error of each row with its chip left out (``same``: generation kept), or with its whole generation left out.
 
-    The chip takes the mean over others that run the same implementation of the kernel, of its own group where there are any.
+    Rows count where other chips (of the same generation) run the same implementation.
     """
-    kernels = [ran(fit, samples, c) for c in chips]
-    errors = np.full(len(samples), np.nan)
-    of_row = np.array([chips.index(s.chip) for s in samples])
-    generations = [plan.generations.get(c, c) for c in chips]
-    groups = groups_of(fit, samples, chips, plan)
-    for i in range(len(chips)):
-        out = [j for j, g in enumerate(generations) if (j == i if same else g == generations[i])]
-        rest = [j for j in range(len(chips)) if j not in out and (not same or generations[j] == generations[i])]
-        rest = [j for j in rest if kernels[j] == kernels[i]]
-        near = [j for j in rest if groups[j] == groups[i]] or rest
-        if not near:
+    errors = np.full(len(problem.samples), np.nan)
+    chips = problem.chips
+    generation = {c.chip: c.generation for c in problem.cells}
+    solved: dict[tuple[str, ...], np.ndarray] = {}
+    for chip in chips:
+        out = tuple(c for c in chips if (c == chip if same else generation[c] == generation[chip]))
+        rest = [c for c in chips if c not in out]
+        donors = [c for c in rest if not same or generation[c] == generation[chip]]
+        cells = problem.cells
+        told = [i for i, c in enumerate(cells) if c.chip == chip and any(o.kernel == c.kernel and o.chip in donors for o in cells)]
+        if not told:
             continue
-        x = optimum(problem, plan.procedure, _starts(fit, plan), (~np.isin(of_row, out)).astype(float))
-        mine = of_row == i
-        errors[mine] = np.abs(np.expm1(problem.as_mean(x, near)))[mine]
+        if out not in solved:
+            kept = (~np.isin([s.chip for s in problem.samples], out)).astype(float)
+            solved[out] = optimum(problem, plan.procedure, starts, kept, x)
+        maps = {name: matrix.copy() for name, matrix in problem.maps.items()}
+        for name, matrix in problem.maps.items():
+            for i in told:
+                maps[name][i] = unseen_row(name, matrix, i, cells, donors)
+        mine = np.isin(problem.index, told)
+        errors[mine] = np.abs(np.expm1(problem.misfit(solved[out], maps)))[mine]
     return errors
 
 
@@ -292,28 +325,24 @@ def _figures(errors: np.ndarray) -> tuple[float, float]:
     return float(np.median(errors)), float(np.percentile(errors, 90))
 
 
-def _starts(fit: Fit, plan: Plan) -> int:
-    """Solutions to choose from: several where regimes make the loss not convex."""
-    return int(plan.procedure["starts"]) if fit.part == "all_reduce" else 1
-
-
-def run_fit(fit: Fit, samples: Sequence[Sample], plan: Plan, cross_validate: bool = True) -> Fitted:
-    """Fit one part over all its chips; with ``cross_validate`` also with shapes, chips and generations left out."""
-    problem, chips = problem_of(fit, samples, plan)
-    x = optimum(problem, plan.procedure, _starts(fit, plan))
-    shapes = sorted({s.shape for s in samples})
-    folds = [shapes.index(s.shape) % int(plan.procedure["folds"]) for s in samples]
-    blank = np.full(len(samples), np.nan)
-    errors = [_errors(problem, x), blank, blank, blank]
+def run_joint(chosen: Members, plan: Plan, cross_validate: bool = True) -> list[Fitted]:
+    """Fit the parts of one kind over all their chips; with ``cross_validate`` also with shapes, chips and generations left out."""
+    problem, first = problem_of(chosen, plan), chosen[0][0]
+    starts = int(plan.procedure["starts"]) if first.part == "all_reduce" else 1  # several where regimes make the loss not convex
+    x = optimum(problem, plan.procedure, starts)
+    blank = np.full(len(problem.samples), np.nan)
+    errors = [problem.errors(x), blank, blank, blank]
     if cross_validate:
-        errors[1:] = [
-            _left_out(problem, samples, x, folds, plan.procedure),
-            _unseen(problem, fit, samples, chips, plan, same=True),
-            _unseen(problem, fit, samples, chips, plan, same=False),
-        ]
-    residuals = {}
-    for c in chips:
-        mine = np.array([s.chip == c for s in samples])
-        residuals[c] = Residual(int(mine.sum()), *(v for e in errors for v in _figures(e[mine])))
-    groups = groups_of(fit, samples, chips, plan)
-    return Fitted(fit, _intervals(fit, problem, x, chips, groups, plan), residuals, dict(zip(chips, groups, strict=True)))
+        errors[1:] = [_left_out(problem, x, plan), *(_unseen(problem, x, starts, plan, same) for same in (True, False))]
+    made = _intervals(problem, x, plan)
+    found, counted = [], set()
+    for (fit, _), place in zip(chosen, problem.place, strict=True):
+        residuals = {}
+        for chip, i in place.items():
+            mine = problem.index == i
+            residuals[chip] = Residual(int(mine.sum()), *(v for e in errors for v in _figures(e[mine])))
+        own = [j for j, slot in enumerate(problem.slots) if j not in counted and slot.cells & set(place.values())]
+        counted |= set(own)
+        free = tuple(frozenset(problem.cells[i].chip for i in problem.slots[j].cells) for j in own)
+        found.append(Fitted(fit, {chip: made[i] for chip, i in place.items()}, residuals, free))
+    return found

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dse.calibrate.cross import few_rows
 from dse.calibrate.files import put_lines, tables
-from dse.calibrate.fit import Fitted, Sample
-from dse.calibrate.plan import Fit, Plan
+from dse.calibrate.fit import Fitted, Members
+from dse.calibrate.plan import Plan
 from dse.catalog import Catalog
 from dse.validate.resolve import Chips, Resolved
 from dse.validate.rows import read_folder
@@ -62,12 +62,12 @@ def with_newcomers(plan: Plan, found: Sequence[Newcomer]) -> Plan:
     return replace(plan, groups=groups, chips=chips, generations=generations)
 
 
-def curves(chosen: Sequence[tuple[Fit, Sequence[Sample]]], plan: Plan, files: Sequence[str]) -> dict[str, dict[str, Curve]]:
+def curves(chosen: Sequence[Members], plan: Plan, files: Sequence[str]) -> dict[str, dict[str, Curve]]:
     """By chip and part: the error against how many of its rows are fitted (0, 3, 8 and 20, as far as there are twice as many)."""
     made: dict[str, dict[str, Curve]] = {file: {} for file in files}
-    for fit, samples in chosen:
-        for chip, curve in few_rows(fit, samples, plan, FEWEST, files).items():
-            made[chip][fit.path] = curve
+    for members in chosen:
+        for (path, chip), curve in few_rows(members, plan, FEWEST, files).items():
+            made[chip][path] = curve
     return made
 
 

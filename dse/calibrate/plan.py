@@ -17,13 +17,13 @@ PLAN = Path("constants") / "_fit.toml"
 
 @dataclass(frozen=True)
 class Leaf:
-    """One constant of a fit: a centre with a weak prior, per chip or per group of chips, or a fixed value."""
+    """One constant of a fit: a sum of effects (``effects``) about a centre with a weak prior, or a fixed value."""
 
     name: str
     value: float  # SI; the centre of the prior, or the fixed value
     share: bool = False  # between 0 and 1 (fitted in the logit), else positive (in the logarithm)
     sd: float = 1.0
-    per_chip: bool = False
+    effects: tuple[str, ...] = ("fit@group",)
     fixed: bool = False
 
     @property
@@ -63,6 +63,8 @@ class Plan:
     """All fits, the chips and groups they run over, and what fills the gaps."""
 
     procedure: dict[str, float]
+    scatter: dict[str, float]  # effect -> standard deviation about zero
+    joint: dict[str, list[str]]  # kind of operator -> first words of the parts that are fitted together
     chips: dict[str, str]
     groups: dict[str, list[str]]
     generations: dict[str, str]  # constants file -> architecture generation
@@ -74,24 +76,43 @@ class Plan:
     recent: dict[str, list[str]]  # members of a pool whose kernels a later chip will run
     alike: dict[str, str]  # constants file that takes the system constants of another chip's
 
+    def kind_of(self, fit: Fit) -> str:
+        """The kind of operator with which a fit is made in one go; its own path if it is fitted alone."""
+        first = fit.part.split(".")[0]
+        return next((name for name, parts in self.joint.items() if first in parts), f"{fit.path} {fit.rows}")
+
     def group_of(self, chip: str) -> str:
         """The group of chips that a constants file belongs to; one of its own if none names it."""
         return next((name for name, members in self.groups.items() if chip in members), chip)
 
 
-def _leaf(name: str, raw: dict[str, Any]) -> Leaf:
+OF, BY = ("kind", "format", "fit"), ("all", "group", "generation", "chip")
+
+
+def _effects(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> tuple[str, ...]:
+    found = raw.get("effects", ["fit@group"])
+    known = [f"{of}@{by}" for of in OF for by in BY]
+    for place, effect in enumerate(found):
+        if effect not in known or (place and effect not in scatter):
+            raise InputError(
+                f"_fit.toml: {name}.effects — found {effect!r}, allowed {', '.join(known)}, after the first one with a scatter"
+            )
+    return tuple(found)
+
+
+def _leaf(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> Leaf:
     fixed = "fixed" in raw
     value = to_si(float(raw["fixed"] if fixed else raw["prior"]), raw.get("unit", "1"))
-    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), raw.get("per") == "chip", fixed)
+    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), _effects(name, raw, scatter), fixed)
 
 
-def _leaves(name: str, table: dict[str, Any]) -> tuple[Leaf, ...]:
+def _leaves(name: str, table: dict[str, Any], scatter: dict[str, float]) -> tuple[Leaf, ...]:
     if name not in table:
         raise InputError(f"_fit.toml: leaves — found {name!r}, allowed {', '.join(table)}")
     own = dict(table[name])
     base = own.pop("base", None)
-    found = {leaf.name: leaf for leaf in _leaves(base, table)} if base else {}
-    return tuple({**found, **{k: _leaf(k, v) for k, v in own.items()}}.values())
+    found = {leaf.name: leaf for leaf in _leaves(base, table, scatter)} if base else {}
+    return tuple({**found, **{k: _leaf(k, v, scatter) for k, v in own.items()}}.values())
 
 
 def read_plan(folder: Path | None = None) -> Plan:
@@ -102,12 +123,15 @@ def read_plan(folder: Path | None = None) -> Plan:
     """
     with ((folder or data_dir("hw_catalog")) / PLAN).open("rb") as file:
         raw = tomllib.load(file)
-    fits = [Fit(f["part"], _leaves(f["leaves"], raw["leaf"]), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
+    scatter = {effect: float(sd) for effect, sd in raw["scatter"].items()}
+    fits = [Fit(f["part"], _leaves(f["leaves"], raw["leaf"], scatter), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
     system = tuple(
         SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"]) for s in raw["system"]
     )
     return Plan(
         raw["procedure"],
+        scatter,
+        raw["joint"],
         raw["chips"],
         raw["groups"],
         raw["generations"],
