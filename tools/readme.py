@@ -1,7 +1,7 @@
 """What do README's computed lines say? Rewrites them from the committed result of the shipped study, or checks that they are in step.
 
-``python tools/readme.py`` rewrites README.md; with ``--validate`` also the table of errors (a minute); with ``--check`` it only compares
-and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report and its answers.json.
+``python tools/readme.py`` rewrites README.md; with ``--validate`` also the tables of errors, there and of the chips that no fit has seen
+(a minute); with ``--check`` it only compares and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report and its answers.json.
 """
 
 from __future__ import annotations
@@ -116,6 +116,17 @@ def rewritten(text: str, folder: Path) -> str:
     return put(text, ANSWER, block(folder)) if (folder / "designs.csv").is_file() else text
 
 
+def unseen_table(folder: Path) -> str:
+    """Errors on the chips of a folder that no fit has seen, and below them those of the chip of its control."""
+    from dse.validate import outcomes
+    from dse.validate.unseen import CONTROL, by_chip, markdown
+
+    catalog = load_catalog()
+    rows = by_chip(outcomes(folder, catalog), folder, catalog)
+    seen = by_chip(outcomes(folder / CONTROL, catalog), folder / CONTROL, catalog)
+    return markdown(rows + [{**r, "chip": f"{r['chip']}: fits have seen it", "what": "all"} for r in seen if r["what"] == "all"])
+
+
 def main() -> int:
     readme, folder = ROOT / "README.md", ROOT / "reports" / STUDY
     old = readme.read_text(encoding="utf-8")
@@ -126,6 +137,9 @@ def main() -> int:
         from dse.validate import validate
 
         new = put(new, ERRORS, error_table(validate()["groups"]))
+        apart = ROOT / "reports" / "validation" / "unseen"
+        page = apart / "README.md"
+        page.write_text(put(page.read_text(encoding="utf-8"), ERRORS, unseen_table(apart)), encoding="utf-8")
     readme.write_text(new, encoding="utf-8")
     return 0
 

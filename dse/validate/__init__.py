@@ -25,6 +25,7 @@ from dse.validate.special import verdicts
 from dse.validate.summary import CONVENTIONS, not_the_models, order, reached
 from dse.validate.systems import predict_systems
 from dse.validate.table import Outcome, groups, skipped, write_rows
+from dse.validate.unseen import FOLDER, by_chip
 
 __all__ = ["outcomes", "validate"]
 
@@ -152,7 +153,8 @@ def validate(
         folder: CSV files in the form of ``hw_catalog/measurements``, which is the default.
         rows: Where to write one CSV line for each input row.
         catalog: The catalogue; the shipped one by default.
-        report: Where to write the page. A ``cross_validation.json`` beside it (``dse calibrate --cross``) is shown on it.
+        report: Where to write the page. A ``cross_validation.json`` beside it (``dse calibrate --cross``) is shown on it, and the errors of
+            a folder ``unseen`` of measurements of chips that no fit has seen.
         progress: Told how many of how many rows are predicted.
 
     Raises:
@@ -168,6 +170,8 @@ def validate(
         report.parent.mkdir(parents=True, exist_ok=True)
         beside = report.parent / CROSS
         fits = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-        report.write_text(page(done, answer, special, fits), encoding="utf-8")
+        own = report.parent / FOLDER
+        unseen = by_chip(outcomes(own, catalog), own, catalog) if own.is_dir() else []
+        report.write_text(page(done, answer, special, fits, unseen), encoding="utf-8")
     found = {"reached": reached(done), "order": order(done), "not_the_models": not_the_models(done)}
     return answer | found | {"conventions": list(CONVENTIONS), "special": special}

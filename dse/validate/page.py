@@ -274,12 +274,41 @@ def _cross(fits: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def page(done: Sequence[Outcome], answer: Mapping[str, Any], special: Sequence[Mapping[str, Any]], fits: Mapping[str, Any]) -> str:
+def _chips_unseen(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Errors on chips of which no row was fitted, where a folder of such rows lies beside the page."""
+    if not rows:
+        return ""
+    cells = [
+        [
+            esc(r["chip"]),
+            esc(r["constants"]),
+            esc(r["what"]),
+            str(r["n"]),
+            percent(r["median"]),
+            percent(r["p90"]),
+            f"{100 * r['bias']:+.0f} %",
+        ]
+        for r in rows
+    ]
+    return (
+        "<h3>Chips of which no row was ever fitted</h3><p>Published runs kept apart from the measurements (<code>unseen</code> beside this "
+        "page, with sources): what the datasheet and the constants of another chip, or of the family, predict.</p>"
+    ) + table(("chip", "constants of", "what", "rows", "median", "90 % below", "median signed"), cells)
+
+
+def page(
+    done: Sequence[Outcome],
+    answer: Mapping[str, Any],
+    special: Sequence[Mapping[str, Any]],
+    fits: Mapping[str, Any],
+    unseen: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The whole page.
 
     Args:
         done: Outcomes of every row. answer: What ``validate`` returns of them.
         special: Rows of ``special.verdicts``. fits: What ``dse calibrate --cross`` wrote, or nothing.
+        unseen: Rows of ``unseen.by_chip``.
     """
     colours = _colours(done)
     kept = [o for o in done if o.compared and not o.excluded_by]
@@ -301,7 +330,8 @@ def page(done: Sequence[Outcome], answer: Mapping[str, Any], special: Sequence[M
          + against_figures(done, colours)),
         ("residuals", "Residuals", F.legend(list(colours.items())) + residual_figures(done, colours)),
         ("order", "Order of layouts, loads and chips", order_table(done)),
-        ("unseen", "What a fit has not seen", _cross(fits) or "<p>Not computed: <code>dse calibrate --cross FILE.json</code>.</p>"),
+        ("unseen", "What a fit has not seen",
+         _chips_unseen(unseen) + (_cross(fits) or "<p>Not computed: <code>dse calibrate --cross FILE.json</code>.</p>")),
         ("noise", "What lies in the measurements", noise_table(done)),
         ("special", "Special chips and claims", special_table(special)),
         ("worst", "Worst rows", worst_table(done)),
