@@ -1,7 +1,8 @@
 """What do README's computed lines say? Rewrites them from the committed result of the shipped study, or checks that they are in step.
 
 ``python tools/readme.py`` rewrites README.md; with ``--validate`` also the tables of errors, there and of the chips that no fit has seen
-(a minute); with ``--check`` it only compares and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how sure from the report and its answers.json.
+(a minute); with ``--check`` it only compares and exits 1 where they differ. The sentence on who wins comes from designs.csv, those on how
+sure from the report and its answers.json.
 """
 
 from __future__ import annotations
