@@ -180,7 +180,7 @@ def performance(
         pre_memory, pre_kv = memory_parts(first, model, workload, at_once, form, "prefill")  # type: ignore[arg-type]
     pre_mc = mc if plan is layout and other is None else machine(first, model, plan, pre_kv)
     if arrivals is not None:
-        stream, most = stream_of(mc, model, workload, layout, memory, kv, arrivals, (pre_mc, plan) if apart else None)
+        stream, most, spare = stream_of(mc, model, workload, layout, memory, kv, arrivals, (pre_mc, plan) if apart else None)
         waits = queueing.everywhere(stream)
         full, layout = layout, replace(layout, batch=waits.concurrency * cut.one(layout.dp))
         context = isl + osl * (1.0 + arrivals.output_cv**2) / 2.0
@@ -201,7 +201,7 @@ def performance(
     seen = None
     if arrivals is not None:
         stages, fixed = depth(chip, model, full), loop.ttft_s - waits.ttft_s
-        seen = arrived(workload, full, arrivals, stream, most, waits, fixed, stages)
+        seen = arrived(workload, full, arrivals, stream, most, spare, waits, fixed, stages)
     peak = pick(mc.fmt.compute, chip.peak_flop_per_s)
     prompt_flop = prompts * cut.one(plan.dp) * fresh * flop_per_token(model, isl - fresh / 2.0)
     return Performance(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from dse import types
@@ -76,23 +78,43 @@ def spreads(record: Any) -> dict[str, float]:
     return {name: record.values[name].value for name in SPREADS}
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Where percentiles under arrivals were compared with a simulation: between two values, or beyond them (a hole)."""
+
+    name: str
+    low: float
+    high: float
+    hole: bool
+    reason: str
+
+    def covers(self, value: float) -> bool:
+        """Whether a value lies where the comparison holds."""
+        return (self.low * (1.0 - EDGE) <= value <= self.high * (1.0 + EDGE)) != self.hole
+
+
 @cache
-def validated() -> dict[str, tuple[float, float]]:
-    """Ranges in which percentiles under arrivals were compared with a simulation."""
+def validated() -> tuple[Compared, ...]:
+    """Ranges in which percentiles under arrivals were compared with a simulation, and holes in them."""
     table = tomllib.loads((data_dir("hw_catalog") / "workloads" / VALIDATED).read_text(encoding="utf-8"))
-    return {name: (float(low), float(high)) for name, (low, high) in table["range"].items()}
+    return tuple(
+        Compared(name, float(low), float(high), kind == "hole", table["reason"].get(name, ""))
+        for kind in ("range", "hole")
+        for name, (low, high) in table[kind].items()
+    )
 
 
 def outside(answer: Mapping[str, float | None]) -> list[str]:
     """What of an answer under arrivals lies outside the validated ranges, in words.
 
-    >>> outside({"load": 0.9, "stages": 1.0})
+    >>> outside({"load": 0.9, "stages": 1.0, "full": 0.001})
     ['load 0.9 (compared with simulation from 0.02 to 0.85)']
     """
+    beyond = [(c, v) for c in validated() if (v := answer.get(c.name)) is not None and not c.covers(v)]
     return [
-        f"{name} {value:.4g} (compared with simulation from {low:g} to {high:g})"
-        for name, (low, high) in validated().items()
-        if (value := answer.get(name)) is not None and not low * (1.0 - EDGE) <= value <= high * (1.0 + EDGE)
+        f"{c.name} {value:.4g} ({'not relied on' if c.hole else 'compared with simulation'} from {c.low:g}"
+        f"{'' if isinf(c.high) else f' to {c.high:g}'}{f': {c.reason}' if c.reason else ''})"
+        for c, value in beyond
     ]
 
 

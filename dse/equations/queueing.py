@@ -6,10 +6,12 @@ follows from the *mean* length of an answer alone,
 
 .. math:: \pi(n) \propto \prod_{k=1}^{n} \frac{\lambda\,(\bar s - 1)\,D(k)}{(1-\rho)\,k}
 
-up to the slots; beyond them newcomers wait (geometric tail). Prefills wait for the step that runs and for those before them (M/G/1 with
-vacations). Spread of lengths enters through quadrature over lognormal lengths; percentiles are solved by bisection of fixed length.
+up to the slots; beyond them newcomers wait (geometric tail; ``crowd``). Prefills wait for the step that runs and for those before them
+(M/G/1 with vacations). Spread of lengths enters through quadrature over lognormal lengths. Tails: a sum of many prompts is a gamma
+variable, and a prompt so long that few answers meet one is counted by itself (one large jump). Percentiles are solved by bisection of
+fixed length. ``reports/serving`` compares all of it with a simulation.
 
-References: kleinrock1975, bonald-proutiere-2003, wilson-hilferty-1931
+References: kleinrock1975, bonald-proutiere-2003, wilson-hilferty-1931, foss-2013
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ __all__ = ["COUNTS", "LENGTHS", "QUANTILES", "Ahead", "Stream", "Waits", "counts
 ROUNDS = 4  # of the fixed point between load by prefills and concurrency
 LARGE = 3.0  # standard deviations of a step over its mean that a long one has
 FAR = 40.0  # standard deviations above the mean at which it starts
+SELDOM = 0.03  # probability of meeting a prompt as long or longer, below which it is counted by itself
+PARTS = (0.5 - 0.75**0.5 / 3.0, 0.5 + 0.75**0.5 / 3.0)  # of a prompt that are left to do: Gauss' two points, of equal weight
 STRAIGHT = 1e-2  # skewness, or age over life, below which its formula would lose digits
 
 
@@ -91,6 +95,8 @@ def everywhere(q: Stream) -> Waits:
     axes = LEADING if q.ahead is None else replace(LEADING, ahead=Ahead(load=0, service_s=1, own_s=1))
     if q.uneven is not None:
         axes = replace(axes, uneven=0)
+    if q.rise_s is not None:
+        axes = replace(axes, rise_s=1)
     shape = jnp.broadcast_shapes(*(jnp.shape(x)[n:] for x, n in zip(jax.tree.leaves(q), jax.tree.leaves(axes), strict=True)))
 
     def flat(x: Number, leading: int) -> Number:
@@ -153,6 +159,17 @@ def cycle(rate_per_s: Number, decode_s: Number, fixed_s: Number, p1: Number, p2:
     )
 
 
+def seldom(met: Number) -> Number:
+    """Which prompts, shortest first, are met so seldom that two of them at a time need not be counted: 1 those, 0 the others.
+
+    >>> import jax.numpy as jnp
+    >>> [round(float(x), 3) for x in seldom(jnp.asarray([0.5, 0.02, 0.001]))]
+    [0.0, 0.613, 0.999]
+    """
+    longer = jnp.flip(jnp.cumsum(jnp.flip(met, axis=0), axis=0), axis=0)
+    return jnp.exp(-((longer / SELDOM) ** 2))
+
+
 @pytree()
 class First:
     """Parts of the time to first token, and what they leave behind for the tokens after it."""
@@ -172,6 +189,11 @@ class First:
     behind_s: Number  # prompts behind in the same step
     met_s: Number  # variance of the prefills that arrive in a second [s^2/s]
     met_s2: Number  # their third cumulant [s^3/s]
+    whole_s: Number  # mean of own part and wait
+    added_s: Number  # (LENGTHS, ...) to a step by one prompt of each length
+    met_per_s: Number  # (LENGTHS, ...) prompts of each length that come while others decode
+    rare: Number  # (LENGTHS, ...) probability of finding a rare long prompt of each length at work
+    rare_s: Number  # (LENGTHS, ...) for which it is at work
 
 
 def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number, weights: Number) -> First:
@@ -195,6 +217,8 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
     behind = 1.0 / (2.0 / jnp.maximum(share * y.seen_s, TINY) + 2.0 / chunk)
     own = q.prefill_s + c.step_s * jnp.maximum(q.prompt_tokens / q.chunk_tokens, 1.0)
     half = 0.5 + share
+    per_s = q.rate_per_s * weights
+    found = per_s * served / (1.0 - load)
     alone = jnp.minimum(chunks, 1.0)  # few prompts a chunk: one after the other; many: all go together after the running step
     mean = alone * (queue + residual + behind) + (1.0 - alone) * half * y.seen_s
     gated = (y.seen_s2 + y.seen_s**2) / 12.0 + q.rate_per_s * p2 * y.seen_s + half**2 * y.seen_s2
@@ -220,6 +244,11 @@ def first(q: Stream, c: Crowd, added_s: Number, fixed_s: Number, chunks: Number,
         behind_s=behind,
         met_s=y.met_s * few**2,
         met_s2=y.met_s2 * few**3,
+        whole_s=whole + mean,
+        added_s=added_s,
+        met_per_s=per_s * few**2,
+        rare=alone * few * seldom(found) * found,
+        rare_s=served,
     )
 
 
@@ -234,8 +263,11 @@ def after(f: First, ahead: Ahead, weights: Number) -> First:
     busy = jnp.clip(ahead.load, STRAIGHT, BUSIEST)
     wait = busy * s2 / (2.0 * s1 * (1.0 - busy))
     variance = wait**2 + busy * s3 / (3.0 * s1 * (1.0 - busy))
+    found = busy / s1 * weights * ahead.service_s / (1.0 - busy)
     return replace(
         f,
+        rare=seldom(found) * found,
+        rare_s=ahead.service_s,
         own_s=f.own_s + ahead.own_s,
         mean_s=f.mean_s + wait,
         variance_s2=f.variance_s2 + variance,
@@ -250,9 +282,11 @@ class Answers:
     """Time per token of requests by the length of their answer (leading axis ``LENGTHS``)."""
 
     weights: Number
-    mean_s: Number
+    mean_s: Number  # without the rare long prompts, as the next two
     variance_s2: Number
     third_s3: Number  # third cumulant
+    rare: Number  # (LENGTHS of prompts, LENGTHS of answers, ...) how many rare long prompts an answer meets
+    rare_s: Number  # what one adds to the time per token
     most_s: Number  # a step with a full chunk
     token_s: Number  # mean over requests of their time per token
     sat_out_s: Number  # decoding time lost to prefills that waited at the first token, mean over requests
@@ -261,29 +295,41 @@ class Answers:
 def answers(q: Stream, c: Crowd, f: First, share: Number) -> Answers:
     r"""Time per token: long answers average over what short ones meet, and every answer sits out the prefills behind its own.
 
-    The time for s steps with prefills arriving meanwhile is a first passage: mean :math:`(s D + left) / (1 - \rho)`, variance
-    :math:`\lambda E[P^2] t / (1 - \rho)^2`. No step is longer than one with a full chunk.
+    The time for s steps with prefills arriving meanwhile is a first passage. A second of prefill, by what arrives in it and so on, grows
+    to :math:`g = (1 - \rho^s) / (1 - \rho)`: what arrives in the last step comes after the answer. Mean
+    :math:`s D / (1 - \rho) + (left - \rho D / (1 - \rho))\, g`, variance :math:`\lambda E[P^2] t g^2`, of :math:`P` without the
+    prompts that are counted by themselves. No step is longer than one with a full chunk.
     """
     steps = jnp.maximum(lengths(q.output_tokens, q.output_cv) - 1.0, 1.0)
     weights = length_weights(steps)
-    free, rest = 1.0 / (1.0 - f.share), 1.0 / (1.0 - share)
-    time = steps * c.token_step_s * rest + f.left_s * free
-    life = (q.output_tokens - 1.0) * c.token_step_s * rest * (1.0 + q.output_cv**2) / 2.0 / (1.0 - c.stiffness)
+    rest = 1.0 / (1.0 - share)
+    grown = (1.0 - jnp.maximum(f.share, TINY) ** steps) / (1.0 - f.share)
+    step_s = c.token_step_s * rest
+    time = steps * step_s + (f.left_s - share * step_s) * grown
+    during = jnp.maximum(time - step_s, TINY)  # prompts that come then are sat out
+    life = (q.output_tokens - 1.0) * step_s * (1.0 + q.output_cv**2) / 2.0 / (1.0 - c.stiffness)
     x = jnp.maximum(time / life, STRAIGHT)
     averaged = 2.0 * (jnp.expm1(-x) + x) / (x * x)
-    variance = c.token_var * averaged * rest**2 + (f.met_s * time + f.left_s2) * free**2 / steps**2 + (STEEP * c.token_step_s) ** 2
-    third = (f.met_s2 * free**3 + 3.0 * f.met_s**2 * free**4) * time / steps**3
+    least = (STEEP * c.token_step_s) ** 2
+    variance = c.token_var * averaged * rest**2 + (f.met_s * during + f.left_s2) * grown**2 / steps**2 + least
     most = c.token_step_s + LARGE * jnp.sqrt(c.token_var) + f.chunk_s
     spread = jnp.sqrt(variance)
     z = (most - time / steps) / spread
     above = erfc(z / jnp.sqrt(2.0)) / 2.0
     mean = time / steps * (1.0 - above) + most * above - spread * jnp.exp(-z * z / 2.0) / jnp.sqrt(2.0 * jnp.pi)
     whole = jnp.sum(weights * mean * steps, axis=0)
+    met = f.met_per_s[:, None] * (during + f.whole_s)[None]
+    apart = seldom(met)
+    adds = f.added_s[:, None] * (grown / steps)[None]
+    left = [jnp.sum(apart * (f.met_per_s * f.added_s**i)[:, None], axis=0) for i in (2, 3)]
+    met_s, met_s2 = f.met_s - left[0], f.met_s2 - left[1]
     return Answers(
         weights=weights,
-        mean_s=time / steps,
-        variance_s2=variance,
-        third_s3=third,
+        mean_s=time / steps - jnp.sum(apart * met * adds, axis=0),
+        variance_s2=jnp.maximum(variance - jnp.sum(apart * met * adds**2, axis=0), least),
+        third_s3=jnp.maximum((met_s2 * grown**3 + 3.0 * met_s**2 * grown**4) * during / steps**3, 0.0),
+        rare=apart * met,
+        rare_s=jnp.minimum(adds, f.chunk_s),
         most_s=most,
         token_s=jnp.sum(weights * mean, axis=0),
         sat_out_s=jnp.maximum(whole / rest - jnp.sum(weights * steps, axis=0) * c.token_step_s, 0.0),
@@ -295,26 +341,38 @@ def _token_quantile(t: Answers) -> Number:
     skew = t.third_s3 / jnp.maximum(t.variance_s2, TINY) ** 1.5
     scale = jnp.sqrt(t.variance_s2) * jnp.maximum(skew, STRAIGHT) / 2.0
     shift = t.mean_s - t.variance_s2 / scale
+    usual_mean, usual_var = (t.mean_s - shift)[None], t.variance_s2[None]
+    rare = jnp.sum(t.rare, axis=0)
+    some = -jnp.expm1(-rare) / jnp.maximum(rare, TINY)
 
     def above(x: Number) -> Number:
-        return jnp.sum(t.weights[None] * gamma_above(x[:, None] - shift[None], (t.mean_s - shift)[None], t.variance_s2[None]), axis=1)
+        over = x[:, None] - shift[None]
+        jumps = jnp.sum(t.rare[None] * gamma_above(over[:, None] - t.rare_s[None], usual_mean[None], usual_var[None]), axis=1)
+        none = jnp.exp(-rare)[None] * gamma_above(over, usual_mean, usual_var)
+        return jnp.sum(t.weights[None] * (none + some[None] * jumps), axis=1)
 
     middle = jnp.sum(t.weights * t.mean_s, axis=0)
     return jnp.minimum(quantile(above, middle / FAR, middle + FAR * jnp.sqrt(jnp.max(t.variance_s2, axis=0))), t.most_s)
 
 
 def _first_quantile(c: Crowd, f: First, weights: Number) -> Number:
-    """Percentiles of the time to first token: own length by quadrature, waits by their mean and variance."""
-
+    """Percentiles of the time to first token: own length by quadrature, a rare long prompt at work, waits by their mean and variance."""
+    rare = jnp.sum(f.rare, axis=0)
+    mean = f.mean_s - jnp.sum(f.rare * f.rare_s, axis=0) / 2.0
+    variance = jnp.maximum(f.variance_s2 - jnp.sum(f.rare * f.rare_s**2, axis=0) / 3.0, f.quiet_s2)
     some = 1.0 - f.quiet
-    behind = jnp.maximum((f.mean_s - f.quiet * f.quiet_s) / some, f.quiet_s)
-    square = (f.variance_s2 + f.mean_s**2 - f.quiet * (f.quiet_s2 + f.quiet_s**2)) / some - behind**2
+    behind = jnp.maximum((mean - f.quiet * f.quiet_s) / some, f.quiet_s)
+    square = (variance + mean**2 - f.quiet * (f.quiet_s2 + f.quiet_s**2)) / some - behind**2
     spread = jnp.maximum(square, f.quiet_s2)
+
+    def usual(t: Number) -> Number:
+        return f.quiet * gamma_above(t, f.quiet_s, f.quiet_s2) + some * gamma_above(t, behind, spread)
 
     def above(t: Number) -> Number:
         left = t[:, None] - f.own_s[None]
-        free = f.quiet * gamma_above(left, f.quiet_s, f.quiet_s2) + some * gamma_above(left, behind, spread)
-        waiting = gamma_above(left, f.mean_s + f.slot_s, f.variance_s2 + f.slot_s**2)
+        jumps = [jnp.sum(f.rare[None, None] * usual(left[:, :, None] - part * f.rare_s[None, None]), axis=2) for part in PARTS]
+        free = (1.0 - rare) * usual(left) + sum(jumps) / len(PARTS)
+        waiting = gamma_above(left, f.mean_s + f.slot_s, f.variance_s2 + c.wait_s2)
         return jnp.sum(weights[None] * ((1.0 - c.full) * free + c.full * waiting), axis=1)
 
     longest = jnp.max(f.own_s, axis=0) + f.mean_s + f.slot_s + FAR * (jnp.sqrt(f.variance_s2) + f.slot_s)

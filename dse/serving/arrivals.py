@@ -38,6 +38,7 @@ class Arrived:
     input_cv: Number
     output_cv: Number
     stages: Number  # that a token passes one after another: pipeline stages, or layers with hardware of their own
+    spare: Number  # room beside the caches of all slots asked for, in standard deviations of what these take
     separate_prefill: Number  # 1 where another instance prefills, else 0
 
 
@@ -50,9 +51,10 @@ def stream_of(
     kv: Number,
     a: Arrivals,
     before: tuple[Machine, Layout] | None = None,
-) -> tuple[Any, Number]:
-    """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths; and its rate at full slots.
+) -> tuple[Any, Number, Number]:
+    """What one attention rank is asked to do, its steps tabulated over concurrency and prompt lengths.
 
+    Also its rate at full slots, and the room beside the caches of all slots asked for, in standard deviations of what these take.
     ``before`` is the machine and layout of a prefill instance where another one prefills.
     """
     s, isl, osl = mc.chip.kernels.system, workload.input_tokens, workload.output_tokens
@@ -66,12 +68,16 @@ def stream_of(
         fit = jnp.minimum(fit / jnp.maximum(1.0 - x, TINY), layout.offload.host.capacity_byte / (each * jnp.maximum(x, TINY)))
     slots = jnp.clip(fit, 1.0, cut.ranks(layout)) + shape
     spread = ((isl * a.input_cv) ** 2 + (answer * a.output_cv) ** 2) / (isl + answer) ** 2
+    spare = (fit - cut.ranks(layout)) / jnp.sqrt(cut.ranks(layout) * jnp.maximum(spread, TINY))
     uneven = jnp.where(fit < cut.ranks(layout), spread, 0.0)  # caches of unequal length fill a room that binds
     width = cut.one(layout.dp)
 
-    def decoding(requests: Number) -> Number:
+    context, unlike = _contexts(workload, a)
+
+    def decoding(requests: Number) -> tuple[Number, Number]:
         busy = replace(layout, batch=requests * width)
-        return token_step(mc, model, workload, busy, isl + answer / 2.0, kv).time.total
+        usual, longer = (token_step(mc, model, workload, busy, c, kv).time.total for c in (context, context + unlike))
+        return usual, longer - usual
 
     def prefilling(tokens: Number, prompts: Number) -> Number:
         one = replace(workload, input_tokens=tokens + isl - cut.fresh_tokens(workload))
@@ -80,9 +86,9 @@ def stream_of(
     tokens = queueing.lengths(cut.fresh_tokens(workload) + shape, a.input_cv + shape)
     pairs = jax.vmap(prefilling)(jnp.concatenate([tokens, tokens]), jnp.concatenate([0.0 * tokens + 1.0, 0.0 * tokens + 2.0]))
     alone, pair = jnp.split(pairs, 2)
-    steps = jax.vmap(decoding)(queueing.counts(slots))
+    steps, rise = jax.vmap(decoding)(queueing.counts(slots))
     if before is not None:
-        return _decoding_stream(mc, model, workload, layout, a, before, slots, uneven, steps, tokens)
+        return *_decoding_stream(mc, model, workload, layout, a, before, slots, uneven, steps, rise, tokens), spare
     whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
     kept_full = slots / (jnp.maximum(osl - 1.0, 0.0) * steps[-1] + slots * whole)
     entering = 1.0 / (whole + steps[-1] * cut.fresh_tokens(workload) / s.chunk_token)
@@ -99,8 +105,20 @@ def stream_of(
         prompt_tokens=tokens,
         chunk_tokens=s.chunk_token,
         uneven=uneven,
+        rise_s=rise,
     )
-    return stream, most
+    return stream, most, spare
+
+
+def _contexts(workload: Workload, a: Arrivals) -> tuple[Number, Number]:
+    r"""Context of a request that decodes, long answers seen as long as they stay: mean and standard deviation [token].
+
+    With answers of mean :math:`s` and :math:`v = 1 + c^2`, lognormal, :math:`s v / 2` tokens of the answer are out on average, and
+    :math:`s^2 (v^3 / 3 - v^2 / 4)` is their variance.
+    """
+    isl, osl = workload.input_tokens, workload.output_tokens
+    v = 1.0 + a.output_cv**2
+    return isl + osl * v / 2.0, jnp.sqrt((isl * a.input_cv) ** 2 + osl**2 * (v**3 / 3.0 - v**2 / 4.0))
 
 
 def _rate(a: Arrivals, most: Number, width: Number) -> Number:
@@ -118,6 +136,7 @@ def _decoding_stream(
     slots: Number,
     uneven: Number,
     steps: Number,
+    rise: Number,
     tokens: Number,
 ) -> tuple[Any, Number]:
     """The same for a rank that only decodes: prompts come from ranks of their own, so many that these are busy as provisioned."""
@@ -145,6 +164,7 @@ def _decoding_stream(
         prompt_tokens=0.0 * tokens + 1.0,
         chunk_tokens=s.chunk_token,
         uneven=uneven,
+        rise_s=rise,
         ahead=queueing.Ahead(load=rate / most * s.prefill_load, service_s=occupied + 0.0 * tokens, own_s=through + moved),
     )
     return stream, most
@@ -190,7 +210,10 @@ def open_loop(chip: Chip, workload: Workload, layout: Layout, p: Passes, stream:
     )
 
 
-def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: Number, w: Any, fixed_s: Number, stages: Number) -> Arrived:
+def arrived(
+    workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: Number, spare: Number, w: Any, fixed_s: Number, stages: Number
+) -> Arrived:
+    """The answer under random arrivals: how full the rank is, and percentiles with the fixed part of the time to first token."""
     (t50, t90, t99), (f50, f90, f99) = w.tpot_quantile_s, w.ttft_quantile_s + fixed_s
     return Arrived(
         rate_per_s=stream.rate_per_s * cut.one(layout.dp),
@@ -210,5 +233,6 @@ def arrived(workload: Workload, layout: Layout, a: Arrivals, stream: Any, most: 
         input_cv=a.input_cv,
         output_cv=a.output_cv,
         stages=stages,
+        spare=spare,
         separate_prefill=0.0 if stream.ahead is None else 1.0,
     )
