@@ -81,11 +81,13 @@ def problem_of(study: Study, catalog: Catalog, family: str, limit_s: float) -> P
     """The headline case of a study for one family and one limit.
 
     Raises:
-        InputError: the study has no such family.
+        InputError: the study has no such family, or fixes something in all layouts that the bound does not know.
     """
     shards = [s for s in shards_of(study, catalog) if s.family == family and not s.below_4_bit]
     if not shards:
         raise InputError(f"family — found '{family}', allowed {', '.join(study.families)}")
+    if study.layouts.fixed:
+        raise InputError(f"{study.label}: layouts.{study.layouts.fixed[0]} — found beside a certificate, whose bound is not argued for it")
     questions, shop = questions_of(study, catalog), shop_of(family, study.families[family], catalog)
     grid = refined(grid_of(study, shards[0].formats))
     return Problem(shop, questions.cases[questions.headline_case], questions.headline_scenario, limit_s, grid)

@@ -162,6 +162,9 @@ def performance(
         chip, model, workload, layout: As in ``Deployment``. prefill_layout: Of a prefill instance when disaggregated.
         mode: One of ``SERVING``. arrivals: None for a closed loop. prefill_chip: Of a prefill instance; None: ``chip``.
     """
+    layout = cut.planned(layout, workload)
+    if prefill_layout is not None:
+        prefill_layout = cut.planned(prefill_layout, workload)
     asked = layout.format if layout.format is not None else default_format(chip, model.native)
     memory, kv = memory_parts(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]
     outside = host_byte(chip, model, workload, layout, asked, mode)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dse.catalog import Catalog
+from dse.catalog.host import plain_offload
 from dse.catalog.silicon import build_family, build_range
 from dse.catalog.workloads import ttft_limit_s
 from dse.chips import FAMILIES
@@ -64,18 +65,25 @@ def shards_of(study: Study, catalog: Catalog) -> list[Shard]:
 def grid_of(study: Study, formats: Sequence[str]) -> Grid:
     """The layouts that a study tries."""
     t = study.layouts
-    return Grid(tp=t.tp, dp=t.dp, pp=t.pp, ep=t.ep, batches=t.batch, formats=tuple(formats), max_chips=study.limits.max_chips)
+    grid = Grid(tp=t.tp, dp=t.dp, pp=t.pp, ep=t.ep, batches=t.batch, formats=tuple(formats), max_chips=study.limits.max_chips)
+    return replace(grid, worth=t.quality)
 
 
 def questions_of(study: Study, catalog: Catalog) -> Questions:
     """Every model with every workload, put to every owner."""
     prices = tuple(as_floats(catalog.prices[s]) for s in study.scenarios)
+    fixed: dict[str, Any] = {}
+    if study.layouts.kv_offload is not None:
+        fixed["offload"] = plain_offload(catalog, study.layouts.kv_offload)
+    if study.layouts.redundant_experts is not None:
+        fixed["copies_per_rank"] = float(study.layouts.redundant_experts)
     cases = []
     for model in study.models:
         for workload in study.workloads:
             own = ttft_limit_s(catalog.records["workloads"][workload])
             limit = study.limits.ttft.get(workload, own if own is not None else np.inf)
-            cases.append(Case(model, workload, as_floats(catalog.models[model]), as_floats(catalog.workloads[workload]), limit, prices))
+            asked = replace(catalog.workloads[workload], **fixed)
+            cases.append(Case(model, workload, as_floats(catalog.models[model]), as_floats(asked), limit, prices))
     order = [(c.model_id, c.workload_id) for c in cases]
     mixes = [tuple((order.index((m, w)), weight) for w, weight in study.mix.items()) for m in study.models] if study.mix else []
     at, owner = order.index((study.headline.model, study.headline.workload)), study.scenarios.index(study.headline.scenario)

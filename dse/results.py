@@ -186,6 +186,16 @@ def to_dataset(
     return ds
 
 
+def of_stated_worth(ds: xr.Dataset, worth: Mapping[str, float]) -> xr.Dataset:
+    """The result with the worth of a token that its user states for the format of the weights, and the cost of tokens weighed by it."""
+    formats = ds["format_weights"]
+    quality = xr.where(formats == "", np.nan, 1.0)
+    for name, value in worth.items():
+        quality = xr.where((formats == name) | formats.str.startswith(f"{name}/"), value, quality)
+    found = {"quality": quality, "usd_per_million_adjusted_token": ds["usd_per_million_output_token"] / quality}
+    return ds.assign({name: value.assign_attrs(_attrs(name)) for name, value in found.items()})
+
+
 def save(ds: xr.Dataset, path: Path) -> Path:
     """Write a Dataset as compressed NetCDF; a failed write leaves no file and no older file harmed.
 

@@ -23,7 +23,7 @@ from dse.hunt import Hunt, Picture, search_all, simulator_of, work_off
 from dse.proofs import FOLDER, headline_starts, proving
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, why_nothing, winners_of
-from dse.results import Cells, save, sweep, to_dataset
+from dse.results import Cells, of_stated_worth, save, sweep, to_dataset
 from dse.search.designs import Questions
 from dse.search.finalists import Finalist, place
 from dse.search.optuna_study import sampler_of
@@ -184,6 +184,8 @@ def run_study(
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
+    if plan.layouts.quality:
+        ds = of_stated_worth(ds, plan.layouts.quality)
     if simulator is not None:  # what follows is said of the model
         ds.attrs["simulator"] = f"{simulator.name} (sha256 {simulator.sha256[:12]})"
         ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)

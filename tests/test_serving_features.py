@@ -4,16 +4,22 @@ random arrivals where another instance prefills. What is off changes nothing; wh
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 import dse
 from dse.catalog.host import offload
+from dse.certificates import problem_of
 from dse.errors import InputError
 from dse.evaluate import as_floats, machine, prefill_step
+from dse.questions import questions_of
+from dse.results import of_stated_worth
 from dse.search.layouts import Grid, best_layouts
+from dse.study import parse_study, read_study
 from dse.types import Arrivals, Layout, Workload
 from tests.des import Engine, lognormal, simulate
 
@@ -175,6 +181,71 @@ def test_half_a_guess_is_an_error(tmp_path):
     with pytest.raises(InputError, match="draft_tokens — missing"):
         known.workloads["guessed"]
     assert overlay(tmp_path, "").workloads["guessed"].speculation is None
+
+
+# --- what a study fixes in all layouts -------------------------------------------------------------------------------------------
+
+STUDY = Path(__file__).parent.parent / "examples" / "serving" / "study.toml"
+
+
+def test_a_study_fixes_host_memory_and_copies_for_every_layout(cat):
+    study = read_study(STUDY, cat)
+    case = questions_of(study, cat).cases[0]
+    layout = Layout(dp=8.0, ep=8.0, batch=64.0, format="fp8")
+    d = dse.Deployment(
+        chip=cat.chips["nvidia-b200-sxm"], model=case.model, workload=case.workload, layout=layout, prices=cat.prices["owner-2026"]
+    )
+    said = replace(layout, offload=case.workload.offload, redundant_experts=8.0)
+    alone = replace(d, workload=replace(case.workload, offload=None, copies_per_rank=None), layout=said)
+    one, two, off = plain(d), plain(alone), plain(replace(alone, layout=layout))
+    assert float(one.tpot_s) == pytest.approx(float(two.tpot_s), rel=1e-12) != float(off.tpot_s)
+    assert float(one.host_byte_per_chip) == pytest.approx(float(off.memory_byte_per_chip.kv) / 4)
+    assert float(plain(replace(d, layout=replace(layout, ep=1.0))).memory_byte_per_chip.weights) == pytest.approx(
+        float(plain(replace(alone, layout=Layout(dp=8.0, batch=64.0, format="fp8"))).memory_byte_per_chip.weights)
+    )
+
+
+def test_a_stated_worth_decides_between_formats_and_changes_no_cost(cat):
+    chip, model, prices = cat.chips["nvidia-b200-sxm"], cat.models["llama-3-70b"], cat.prices["owner-2026"]
+    work = Workload(input_tokens=1024.0, output_tokens=256.0)
+    grid = Grid(tp=(1,), dp=(1,), pp=(1,), batches=(8.0,), formats=("bf16", "nvfp4"))
+    free, m = best_layouts(chip, model, work, prices, grid=grid)
+    held, n = best_layouts(chip, model, work, prices, grid=replace(grid, worth={"nvfp4": 0.1}))
+    _, k = best_layouts(chip, model, work, prices, grid=replace(grid, worth={"nvfp4": 0.99}))
+    cost = [float(x.usd_per_million_output_token) for x in (m, n, k)]
+    assert float(free.format.weight_byte) < 0.7 and float(held.format.weight_byte) >= 1.0 and cost[2] == cost[0] < cost[1] < 10 * cost[0]
+
+
+def test_a_result_shows_both_costs_where_a_worth_is_stated():
+    price, formats = xr.DataArray([1.0, 3.0, np.nan], dims="design"), xr.DataArray(np.array(["nvfp4", "fp8", ""], object), dims="design")
+    ds = of_stated_worth(xr.Dataset({"usd_per_million_output_token": price, "format_weights": formats}), {"nvfp4": 0.5})
+    assert list(ds.usd_per_million_adjusted_token.values[:2]) == [2.0, 3.0] and np.isnan(ds.quality.values[2])
+    assert list(ds.usd_per_million_output_token.values[:2]) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("kv_offload = 1.5", r"layouts\.kv_offload — found 1\.5, allowed a number from 0 to 1"),
+        ("redundant_experts = 0.5", r"layouts\.redundant_experts — found 0\.5, allowed a whole number from 0"),
+        ("quality = { nvfp4 = 0 }", r"layouts\.quality\.nvfp4 — found 0, allowed a number above 0"),
+        ("quality = { fp9 = 0.9 }", r"layouts\.quality\.fp9"),
+        ("quality = 0.9", r"layouts\.quality — found 0\.9, allowed a worth for each format"),
+    ],
+)
+def test_what_a_study_may_not_fix(line, message):
+    kept = [x for x in STUDY.read_text(encoding="utf-8").splitlines() if not x.startswith(("kv_offload", "redundant", "quality"))]
+    with pytest.raises(InputError, match=message):
+        parse_study("\n".join([*kept, line]), STUDY)
+
+
+def test_no_certificate_of_what_the_bound_does_not_know(cat):
+    text = STUDY.read_text(encoding="utf-8") + "\n[search]\ncertify = 10\n"
+    with pytest.raises(InputError, match=r"search\.certify — found 10 beside layouts\.kv_offload"):
+        parse_study(text, STUDY)
+    study = parse_study(STUDY.read_text(encoding="utf-8") + "\n[families.hbm_gpu]\n", STUDY)
+    with pytest.raises(InputError, match=r"layouts\.kv_offload — found beside a certificate"):
+        problem_of(study, cat, "hbm_gpu", 0.05)
 
 
 # --- context parallelism -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,19 @@ def one(degree: Number | None) -> Number:
     return 1.0 if degree is None else degree
 
 
+def planned(layout: Layout, workload: Workload) -> Layout:
+    """The layout with what its workload fixes for all layouts: cache in the host's memory, copies of busy experts (none where ep = 1).
+
+    >>> float(planned(Layout(ep=8.0), Workload(1.0, 1.0, copies_per_rank=1.0)).redundant_experts)
+    8.0
+    """
+    if layout.offload is None and workload.offload is not None:
+        layout = replace(layout, offload=workload.offload)
+    if layout.redundant_experts is None and workload.copies_per_rank is not None and layout.ep is not None:
+        layout = replace(layout, redundant_experts=workload.copies_per_rank * layout.ep * jnp.minimum(layout.ep - 1.0, 1.0))
+    return layout
+
+
 def ranks(layout: Layout) -> Number:
     """Requests of one attention rank: the batch over the data-parallel ranks [1]."""
     return layout.batch if layout.dp is None else layout.batch / layout.dp

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ class Grid:
     ep: Sequence[str] = ("none", "full")
     formats: Sequence[str] = ("bf16", "fp8", "nvfp4")
     max_chips: float = 4096.0
+    worth: Mapping[str, float] = field(default_factory=dict)  # of a token by format, as the user states it; 1 where nothing is said
 
     def thinned(self) -> Grid:
         """A coarser grid to search chips with: every second batch, tensor parallelism up to half of the widest."""
@@ -62,7 +63,7 @@ class Case:
 class Best:
     """Best layouts of a block of chips: arrays over (scenario, limit, chip)."""
 
-    cost: np.ndarray  # USD per million output tokens, inf where nothing is feasible
+    cost: np.ndarray  # USD per million output tokens of the stated worth (1 where none is), inf where nothing is feasible
     layout: np.ndarray  # row of ``layout_table``, -1 where nothing is feasible
     format: np.ndarray  # index of the grid's format
     fastest: np.ndarray  # (chip,) least time per output token of any cost [s], inf where nothing is feasible
@@ -114,8 +115,11 @@ def to_layout(rows: np.ndarray, fmt: str | None, mixture: bool = True, axis: int
 @jax.jit
 def _needs(model: LLM, workload: Workload, layouts: Layout, held: Number) -> tuple[Number, Number, Number]:
     """Bytes of weights and of cache that a layout needs on a chip, and whether it keeps the rules of division. Shapes (m,)."""
+    layouts = cut.planned(layouts, workload)
     weights = cut.weight_byte(model, layouts, layouts.format)  # type: ignore[arg-type]
     kv = cut.all_caches_byte(model, workload, held, layouts, layouts.format)  # type: ignore[arg-type]
+    if layouts.offload is not None:
+        kv = (1.0 - layouts.offload.share) * kv
     shaped = cut.shape_slack(model, layouts) >= F32_TOLERANCE
     return tuple(jnp.broadcast_to(x, jnp.shape(layouts.batch))[0] for x in (weights, kv, shaped))  # type: ignore[return-value]
 
@@ -246,7 +250,7 @@ def screen(
             continue
         deck = memo.deck(case, table, name, chips32)
         for start, fitting, (tpot, costs) in deck.dealt(chips32, n, prices):
-            waiting.append((tpot, costs, reduced(tpot, costs, on_device), deck.part(start), f, may))
+            waiting.append((tpot, costs, reduced(tpot, costs, on_device), deck.part(start), f, may, np.float32(grid.worth.get(name, 1.0))))
             done += n * fitting
             if len(waiting) > AHEAD:
                 _take(best, limits, with_layout, *waiting.popleft())
@@ -256,10 +260,19 @@ def screen(
 
 
 def _take(
-    best: Best, limits: np.ndarray, with_layout: bool, tpot: Any, costs: Any, least: Any, rows: np.ndarray, f: int, may: np.ndarray
+    best: Best,
+    limits: np.ndarray,
+    with_layout: bool,
+    tpot: Any,
+    costs: Any,
+    least: Any,
+    rows: np.ndarray,
+    f: int,
+    may: np.ndarray,
+    worth: np.float32,
 ) -> None:
     """Take from a slice what is cheaper than all before it; which layout that is is looked up for those alone."""
-    found = np.where(may, np.asarray(least[0]), np.inf)
+    found = np.where(may, np.asarray(least[0]) / worth, np.inf)
     np.minimum(best.fastest, np.where(may, np.asarray(least[1]), np.inf), out=best.fastest)
     better = found < best.cost
     if with_layout and better.any():
@@ -267,7 +280,7 @@ def _take(
         s, k, c = np.nonzero(better)
         for scenario in np.unique(s):
             at = s == scenario
-            meets = (times[c[at]] <= limits[k[at], None]) & (prices[scenario][c[at]] == found[scenario, k[at], c[at], None])
+            meets = (times[c[at]] <= limits[k[at], None]) & (prices[scenario][c[at]] / worth == found[scenario, k[at], c[at], None])
             best.layout[scenario, k[at], c[at]] = rows[meets.argmax(axis=1)]
         best.format[better] = f
     best.cost[better] = found[better]

@@ -14,7 +14,7 @@ from dse.study.analyses import Analysis, read_analyses
 from dse.study.check import check_study
 from dse.study.claims import read_rows
 from dse.study.record import EXPERT_LAYOUTS, Headline, Layouts, Limits, Search, Study
-from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, sampler, text, time, whole
+from dse.study.values import Check, WrongError, flag, list_of, name, objective, one_of, positive, sampler, share, text, time, whole, worth
 
 if TYPE_CHECKING:
     from dse.catalog import Catalog
@@ -114,6 +114,10 @@ def parse_study(source: str, path: Path, label: str | None = None, catalog: Cata
         reader.problem("objectives", repr(list(top["objectives"])), " or ".join(str(list(o)) for o in OBJECTIVES))
     limits = _limits(raw, top["workloads"], reader)
     families, layouts, search = _families(raw, reader), _layouts(raw, reader), _search(raw, reader)
+    if search.certify and layouts.fixed:
+        reader.problem(
+            "search.certify", f"{search.certify} beside layouts.{layouts.fixed[0]}", "certify = 0: the bound is not argued for it"
+        )
     analyses = read_analyses(raw.get("analyses", []), families, reader.problem)
     headline = _headline(raw, top, limits, analyses, reader)
     rows = read_rows(raw.get("rows", []), reader.problem)
@@ -197,9 +201,18 @@ def _families(raw: Mapping[str, Any], reader: _Reader) -> dict[str, dict[str, An
 
 def _layouts(raw: Mapping[str, Any], reader: _Reader) -> Layouts:
     table = reader.table(raw, "layouts")
-    checks = {**_LAYOUT_FIELDS, **dict.fromkeys(("formats", "widened"), list_of(one_of(*glossary.load().formats)))}
-    reader.known(table, "layouts.", tuple(checks))
-    return Layouts(**{key: reader.value(table, "layouts.", key, check, getattr(Layouts, key)) for key, check in checks.items()})
+    formats = tuple(glossary.load().formats)
+    checks = {**_LAYOUT_FIELDS, **dict.fromkeys(("formats", "widened"), list_of(one_of(*formats)))}
+    checks |= {"kv_offload": share, "redundant_experts": whole(0)}
+    reader.known(table, "layouts.", (*checks, "quality"))
+    stated = table.get("quality", {})
+    if not isinstance(stated, dict):
+        reader.problem("layouts.quality", repr(stated), "a worth for each format, such as { nvfp4 = 0.97 }")
+        stated = {}
+    reader.known(stated, "layouts.quality.", formats)
+    quality = {key: reader.value(stated, "layouts.quality.", key, worth, 1.0) for key in stated}
+    values = {key: reader.value(table, "layouts.", key, check, getattr(Layouts, key)) for key, check in checks.items()}
+    return Layouts(**values, quality=quality)
 
 
 def _search(raw: Mapping[str, Any], reader: _Reader) -> Search:

@@ -44,7 +44,15 @@ class Layouts:
     ep: tuple[str, ...] = EXPERT_LAYOUTS
     batch: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     formats: tuple[str, ...] = ("bf16", "fp8", "nvfp4", "int4", "int3")
+    kv_offload: float | None = None  # share of the cache in the memory of the host, in every layout
+    redundant_experts: float | None = None  # further copies of busy experts for each rank of expert parallelism, in every layout
+    quality: Mapping[str, float] = field(default_factory=dict)  # worth of a token by format of the weights; 1 where nothing is stated
     widened: tuple[str, ...] = ()  # those of the formats that chips which move their weights may widen, too (int4 on a GPU)
+
+    @property
+    def fixed(self) -> list[str]:
+        """Fields that say something of every layout, beyond what is enumerated."""
+        return [n for n in ("kv_offload", "redundant_experts", "quality") if getattr(self, n) not in (None, {})]
 
 
 @dataclass(frozen=True, kw_only=True)

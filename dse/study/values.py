@@ -51,6 +51,20 @@ def flag(value: Any) -> bool:
     return value
 
 
+def share(value: Any) -> float:
+    """A number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise WrongError("a number from 0 to 1")
+    return float(value)
+
+
+def worth(value: Any) -> float:
+    """What a token is worth to its reader, beside one of the best format."""
+    if share(value) == 0.0:
+        raise WrongError("a number above 0, at most 1")
+    return float(value)
+
+
 def whole(least: int) -> Check:
     """A check for whole numbers from ``least``."""
 

@@ -18,6 +18,15 @@ class Speculation:
 
 
 @pytree()
+class Offload:
+    """Part of every request's cache lies in the memory of the host and passes its link in every step."""
+
+    share: Number  # of the cache
+    host: Store  # one chip's share of the host: capacity; time and energy of the slower of link and memory
+    usd_per_byte: Number  # of host memory, paid for what is held
+
+
+@pytree()
 class Workload:
     """One kind of request."""
 
@@ -27,6 +36,8 @@ class Workload:
     shared_prefix_tokens: Number | None = None  # of the input, already cached and shared by all requests
     samples: Number | None = None  # answers drawn for one input, which is prefilled and cached once; each counts in ``Layout.batch``
     speculation: Speculation | None = None
+    offload: Offload | None = None  # of every layout that says nothing of it itself
+    copies_per_rank: Number | None = None  # further copies of busy experts for each rank of expert parallelism, where a layout says none
 
 
 @pytree()
@@ -37,15 +48,6 @@ class Arrivals:
     output_cv: Number
     rate_per_s: Number | None = None  # requests a second of the instance
     load: Number | None = None  # instead: share of the rate at which all of ``Layout.batch`` stay busy
-
-
-@pytree()
-class Offload:
-    """Part of every request's cache lies in the memory of the host and passes its link in every step."""
-
-    share: Number  # of the cache
-    host: Store  # one chip's share of the host: capacity; time and energy of the slower of link and memory
-    usd_per_byte: Number  # of host memory, paid for what is held
 
 
 @pytree()
