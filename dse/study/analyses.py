@@ -24,6 +24,25 @@ class Parameter:
     names: str = ""
 
 
+CLUSTER = {"name": text, "chip": text, "tp": whole(1), "pp": whole(1), "dp": whole(1), "ep": whole(1), "formats": list_of(text)}
+NEEDED = ("name", "chip", "formats")
+
+
+def clusters(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Clusters to compare: chip, formats and degrees of each."""
+    allowed = 'two or more tables such as { name = "8 GPUs", chip = "amd-mi300x", tp = 8, formats = ["fp8"] }'
+    if not isinstance(value, list) or len(value) < len(("one", "another")) or not all(isinstance(x, dict) for x in value):
+        raise WrongError(allowed)
+    for one in value:
+        unknown = [key for key in one if key not in CLUSTER]
+        missing = [key for key in NEEDED if key not in one]
+        if unknown or missing:
+            raise WrongError(
+                f"{allowed}; {'without ' + unknown[0] + closest(unknown[0], tuple(CLUSTER)) if unknown else 'with ' + missing[0]}"
+            )
+    return tuple({key: CLUSTER[key](x) for key, x in one.items()} for one in value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
     """One analysis of a study; ``given`` is complete and checked."""
@@ -79,6 +98,8 @@ KINDS: dict[str, dict[str, Parameter]] = {
     "formats": {"family": _FAMILY},
     # operations for each byte of weight bandwidth
     "balance": {},
+    # stated clusters, each in its one layout, against each other
+    "clusters": {"clusters": Parameter(clusters)},
 }
 
 
@@ -141,4 +162,6 @@ def named(analysis: Analysis) -> dict[str, tuple[str, ...]]:
         if parameter.names and parameter.names != "families":
             value = analysis.given[key]
             found[parameter.names] = found.get(parameter.names, ()) + (value if isinstance(value, tuple) else (value,))
+    if "clusters" in analysis.given:
+        found["chips"] = tuple(c["chip"] for c in analysis.given["clusters"])
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dse.analysis.answers.balance import BALANCE
+from dse.analysis.answers.clusters import CLUSTERS
 from dse.analysis.answers.context import CONTEXT
 from dse.analysis.answers.demand import DEMAND
 from dse.analysis.answers.formats import FORMATS
@@ -17,6 +18,7 @@ __all__ = ["KINDS", "Ground", "Kind", "prefixed"]
 
 KINDS: Mapping[str, Kind] = {
     "balance": BALANCE,
+    "clusters": CLUSTERS,
     "context": CONTEXT,
     "demand": DEMAND,
     "formats": FORMATS,

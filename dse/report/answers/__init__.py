@@ -9,13 +9,14 @@ from typing import Any
 import xarray as xr
 
 from dse.report import view as V
-from dse.report.answers import balance, context, demand, formats, ownership, single_user, volume
+from dse.report.answers import balance, clusters, context, demand, formats, ownership, single_user, volume
 from dse.report.answers.charts import Drawn, Section, likely
 
 __all__ = ["Answer", "Drawn", "Section", "answers", "lead", "sentence"]
 
 KINDS: Mapping[str, Callable[[xr.Dataset, xr.Dataset, str, dict[str, Any]], Section]] = {
     "balance": balance.section,
+    "clusters": clusters.section,
     "context": context.section,
     "demand": demand.section,
     "formats": formats.section,
