@@ -86,7 +86,7 @@ def test_a_chip_without_a_host_of_its_own_takes_a_marked_default_and_none_is_an_
     for values in (bare.records["defaults"]["common"].values,):
         values.pop("host_memory")
     with pytest.raises(InputError, match="host_memory — found nothing"):
-        offload(bare, "nvidia-h100-sxm", 0.1)
+        offload(bare, "amd-mi300x", 0.1)
     with pytest.raises(InputError, match=r"--kv-offload — found 1\.5"):
         offload(cat, "nvidia-h100-sxm", 1.5)
 
