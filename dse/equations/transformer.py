@@ -117,10 +117,11 @@ def _reduce(mc: Machine, n: Number, size: Number) -> Work:
     return _communication(time, 2.0 * (n - 1.0) / n * size)
 
 
-def _exchange(mc: Machine, n: Number, size: Number, constants) -> Work:
+def _exchange(mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0) -> Work:
+    """Exchange between n chips; ``beside``: chips of another group next to each of them, which fill its domain first."""
     chip = mc.chip
     time = collectives.hierarchical_exchange(
-        n, size, chip.scale_up.chips, chip.scale_up.s_per_byte, chip.scale_out.s_per_byte, constants, chip.kernels.scale_out
+        n, size, chip.scale_up.chips / beside, chip.scale_up.s_per_byte, chip.scale_out.s_per_byte, constants, chip.kernels.scale_out
     )
     return _communication(time, (n - 1.0) / n * size)
 
@@ -178,8 +179,10 @@ def _mixer(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) 
         parts.append(_gemm(mc, m, a.latent_columns / tp, a.latent_rank))
     parts.append(_attention(mc, group, layout, p))
     if layout.cp is not None:
-        partial = m * a.query_values / tp * mc.fmt.activation_byte
-        parts.append(_exchange(mc, layout.cp, layout.cp * partial, mc.chip.kernels.all_gather))
+        # what is less: queries' partial results of all parts, or the cache of all tokens, which goes from rank to rank
+        partial = layout.cp * m * a.query_values / tp * mc.fmt.activation_byte
+        passed = p.sequences * (p.query_tokens + p.context) * a.kv_values / kv_shards(a, layout) * mc.fmt.kv_byte
+        parts.append(_exchange(mc, layout.cp, jnp.minimum(partial, passed), mc.chip.kernels.all_gather, beside=tp))
     parts.append(_gemm(mc, m, model.d_model, a.out_rows / tp))
     parts.append(_reduce(mc, tp, m * model.d_model * mc.fmt.activation_byte))
     return _add_work(*parts)
