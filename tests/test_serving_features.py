@@ -14,6 +14,7 @@ import xarray as xr
 import dse
 from dse.catalog.host import offload
 from dse.certificates import problem_of
+from dse.equations.collectives import passing
 from dse.errors import InputError
 from dse.evaluate import as_floats, machine, prefill_step
 from dse.questions import questions_of
@@ -347,3 +348,54 @@ def test_arrivals_of_disaggregated_serving_agree_with_two_stations_in_a_row(cat)
     assert float(a.ttft_p99_s) - host == pytest.approx(np.percentile(ttft, 99), rel=0.20)
     assert not seen.as_dict()["arrivals"]["validated"]  # one case is no range
     assert float(a.prefill_share) == pytest.approx(busy)
+
+
+# --- torus and mesh -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_middle_of_a_torus_carries_what_crosses_it():
+    """By hand: all pairs of chips exchange a byte each by shortest ways; the busiest link over the mean where 2d links of a chip are busy."""
+    for sides, joined in (((4, 4), True), ((8,), True), ((4, 4), False)):
+        n, d, k = int(np.prod(sides)), len(sides), sides[0]
+        load = {}
+        for a in np.ndindex(*sides):
+            for b in np.ndindex(*sides):
+                at = list(a)
+                for axis in range(d):  # dimension by dimension; two ways of one length share
+                    gap = b[axis] - at[axis]
+                    ways = (
+                        [gap] if not joined or 2 * abs(gap) < k else [gap - k * np.sign(gap)] if 2 * abs(gap) > k else [k // 2, -(k // 2)]
+                    )
+                    for way in ways:
+                        here = list(at)
+                        for _ in range(abs(way)):
+                            step = int(np.sign(way))
+                            key = (tuple(here), axis, step)
+                            load[key] = load.get(key, 0.0) + 1.0 / len(ways)
+                            here[axis] = (here[axis] + step) % k
+                    at[axis] = b[axis]
+        behind_a_switch = n / (2 * d)  # of one link, where all of a chip's are busy all the time
+        assert float(passing(float(n), float(d), float(not joined))) == pytest.approx(max(load.values()) / behind_a_switch)
+
+
+def test_experts_on_a_torus_wait_for_its_middle_and_dense_models_do_not(cat):
+    torus = cat.chips["google-tpu-v5p"]
+    assert torus.scale_up.dimensions == 3.0 and cat.chips["nvidia-h100-sxm"].scale_up.dimensions == 0.0
+    switch = replace(torus, scale_up=replace(torus.scale_up, dimensions=0.0))
+    for model, layout, slower in (
+        ("mixtral-8x7b", Layout(dp=8.0, ep=8.0, batch=512.0), True),
+        ("llama-3-70b", Layout(tp=8.0, batch=64.0), False),
+    ):
+        one, two = (
+            plain(
+                dse.Deployment(
+                    chip=c,
+                    model=cat.models[model],
+                    workload=Workload(input_tokens=1024.0, output_tokens=256.0),
+                    layout=layout,
+                    prices=cat.prices["owner-2026"],
+                )
+            )
+            for c in (torus, switch)
+        )
+        assert (float(one.tpot_s) > float(two.tpot_s)) is slower

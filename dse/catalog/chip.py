@@ -222,6 +222,8 @@ def links(source: Source) -> dict[str, Any]:
         chips=source.get("link_domain", "scale_up.chips"),
         s_per_byte=1.0 / source.get("link_bandwidth", "scale_up.s_per_byte"),
         j_per_byte=source.default("link_energy", "scale_up.j_per_byte"),
+        dimensions=source.own("link_dimensions") if source.has("link_dimensions") else 0.0,
+        open_ends=source.own("link_open_ends") if source.has("link_open_ends") else 0.0,
     )
     out = Link(
         chips=source.default("scale_out_domain", "scale_out.chips"),

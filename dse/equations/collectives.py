@@ -75,6 +75,23 @@ def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective)
     return present(n) * (latency + transfer + between)
 
 
+def passing(n: Number, dimensions: Number, open_ends: Number) -> Number:
+    r"""How much longer an all-to-all takes where chips pass messages on: the load of the middle of a torus or mesh, 1 behind a switch.
+
+    Half of all bytes cross the middle, over :math:`2 n^{1 - 1/d}` links of a torus, half as many of a mesh; a chip has 2d of them.
+
+    .. math:: \max\left(1,\ \tfrac{d}{4} n^{1/d} (1 + open)\right)
+
+    References: scaling-book, dally-towles-2003
+
+    >>> [round(float(passing(64.0, d, 0.0)), 3) for d in (0.0, 2.0, 3.0)], round(float(passing(64.0, 2.0, 1.0)), 3)
+    ([1.0, 4.0, 3.0], 8.0)
+    """
+    side = jnp.exp(jnp.log(jnp.maximum(n, 1.0)) / jnp.maximum(dimensions, 1.0))
+    there = jnp.minimum(dimensions, 1.0)
+    return 1.0 + there * (jnp.maximum(dimensions * side / 4.0 * (1.0 + open_ends), 1.0) - 1.0)
+
+
 def send(size: Number, s_per_byte: Number, constants: Collective) -> Number:
     """Point to point: latency plus bytes over one link [s].
 

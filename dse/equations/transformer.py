@@ -117,11 +117,17 @@ def _reduce(mc: Machine, n: Number, size: Number) -> Work:
     return _communication(time, 2.0 * (n - 1.0) / n * size)
 
 
-def _exchange(mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0) -> Work:
-    """Exchange between n chips; ``beside``: chips of another group next to each of them, which fill its domain first."""
+def _exchange(mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0, longer: Number = 1.0) -> Work:
+    """Exchange between n chips; ``beside``: chips of another group next to each, which fill its domain first; ``longer``: way in it."""
     chip = mc.chip
     time = collectives.hierarchical_exchange(
-        n, size, chip.scale_up.chips / beside, chip.scale_up.s_per_byte, chip.scale_out.s_per_byte, constants, chip.kernels.scale_out
+        n,
+        size,
+        chip.scale_up.chips / beside,
+        chip.scale_up.s_per_byte * longer,
+        chip.scale_out.s_per_byte,
+        constants,
+        chip.kernels.scale_out,
     )
     return _communication(time, (n - 1.0) / n * size)
 
@@ -228,8 +234,10 @@ def _crossing(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, tokens
         return [_repeat(2.0 * present(layout.dp), gather)]
     sent = tokens / stage_chips(layout) * f.experts_per_token * d
     spread = jnp.clip(f.experts, 0.0, 1.0) * present(layout.ep)
-    there = _exchange(mc, layout.ep, sent, kernels.dispatch)
-    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine)
+    up = mc.chip.scale_up
+    longer = collectives.passing(jnp.minimum(layout.ep, up.chips), up.dimensions, up.open_ends)
+    there = _exchange(mc, layout.ep, sent, kernels.dispatch, longer=longer)
+    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine, longer=longer)
     return [_repeat(present(layout.dp), _add_work(_repeat(2.0 * (1.0 - spread), gather), _repeat(spread, _add_work(there, back))))]
 
 

@@ -23,6 +23,8 @@ class Link:
     chips: Number  # chips in the domain that these links span
     s_per_byte: Number
     j_per_byte: Number
+    dimensions: Number = 0.0  # of a torus or mesh, whose chips pass messages on to each other; 0: a switch
+    open_ends: Number = 0.0  # 1: a mesh, whose ends are not joined; 0: a torus
 
 
 @pytree()
