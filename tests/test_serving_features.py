@@ -354,7 +354,7 @@ def test_arrivals_of_disaggregated_serving_agree_with_two_stations_in_a_row(cat)
 
 
 def test_the_middle_of_a_torus_carries_what_crosses_it():
-    """By hand: all pairs of chips exchange a byte each by shortest ways; the busiest link over the mean where 2d links of a chip are busy."""
+    """By hand: all pairs of chips exchange a byte each by shortest ways; the busiest link over the mean of 2d busy links a chip."""
     for sides, joined in (((4, 4), True), ((8,), True), ((4, 4), False)):
         n, d, k = int(np.prod(sides)), len(sides), sides[0]
         load = {}
