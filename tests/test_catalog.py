@@ -141,7 +141,13 @@ def test_hardwired_machines_take_their_own_layer_time(catalog):
     assert chip.weight_store.capacity_byte == pytest.approx(8.03e9 * 4 / 8, rel=1e-3) and chip.weight_store.s_per_byte == 0.0
     assert chip.kernels.system.layer_s == pytest.approx(1.8e-6) and chip.model_bound == 1.0
     assert 1 / (32 * chip.kernels.system.layer_s) == pytest.approx(17e3, rel=0.05)  # published: 15000 to 17000 token/s
-    assert catalog.chips["groq-lpu-v1"].kernels.system.layer_s == pytest.approx(41e-6)
+
+
+def test_a_chip_keeps_its_familys_constants_but_those_that_its_own_file_replaces(catalog):
+    groq, family = catalog.chips["groq-lpu-v1"].kernels, catalog.constants["sram"]
+    assert groq.system == family.system and groq.gemm == family.gemm  # a time of a layer taken from its published speed would predict itself
+    assert groq.all_reduce.peer_s == 0.0 < family.all_reduce.peer_s and groq.all_reduce.one_shot_s == pytest.approx(3e-6)
+    assert groq.all_reduce.ring_s == family.all_reduce.ring_s
 
 
 def test_seed_h100_has_the_rounded_figures(catalog):

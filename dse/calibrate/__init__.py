@@ -67,7 +67,7 @@ def _members(fit: Fit, samples: Sequence[Sample]) -> list[Sample]:
     far = fit.part == "scale_out"
     mine = [s for s in samples if (is_far(s.job) if far else s.job.case.constants == fit.part and not is_far(s.job))]
     if far:
-        mine = [s for s in mine if s.job.case.equation == ("all_reduce" if fit.name else "expert_exchange")]
+        mine = [s for s in mine if s.job.case.equation in ("all_reduce", "expert_exchange")]
         mine = [s for s in mine if s.job.case.equation != "all_reduce" or s.job.case.sizes["inside"] == 1.0]
     chosen: list[Sample] = []
     for chip in sorted({s.chip for s in mine}):

@@ -178,7 +178,7 @@ def problem_of(chosen: Members, plan: Plan) -> Problem:
     sizes = columns([with_bytes(s.job.case) for s in samples])
     machine = stacked([machine_of(s.job.case, s.job.on) for s in samples])
     measured = jnp.log(jnp.array([s.seconds for s in samples]))
-    near = stacked([part_of(s.job.case.constants, "", s.job.on) for s in samples]) if fit.part == "scale_out" else None
+    near = stacked([part_of(s.job.case.constants, s.job.case.variant, s.job.on) for s in samples]) if fit.part == "scale_out" else None
 
     def constants(inner: dict[str, Any], still: dict[str, Any]) -> dict[str, Any]:
         made = {name: jax.nn.sigmoid(v) if share[name] else jnp.exp(v) for name, v in inner.items()}

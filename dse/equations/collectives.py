@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import TINY, present, smooth_min
+from dse.equations.smooth import TINY, present, smooth_max, smooth_min
 from dse.types import AllReduce, Collective, Number
 
 Q_REGIMES = 16  # exponent of the smooth minimum over regimes: fits lie between 10 and 20
+P_LOCAL = 2  # exponent of the norm of link traffic and local pass, which overlap in part: large messages of 2, 4 and 8 chips follow it
 
 
 def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce, blend: Number) -> Number:
@@ -18,10 +19,12 @@ def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce
 
     .. math::
         t = \min\nolimits_q \big( a_1 + a_n(n-1) + (n-1)S/(e_1 B),\ a_2 + a_n(n-1) + r/e_2,\
-        l + w + \rho\sqrt{l w} \big), \quad l = a_3 + a_{n3}(n-1), \quad w = r/\min(1, e_3(1 + v(n-2))),
-        \quad r = 2\tfrac{n-1}{n}\,S/B
+        l + \max(w + \rho\sqrt{l w}, r) \big), \quad l = a_3 + a_{n3}(n-1), \quad r = 2\tfrac{n-1}{n}\,S/B,
 
-    In-switch reduction is measured up to eight chips; no group is taken beyond the rate of its links.
+        w = \min\nolimits_q\big(\lVert r/e_3,\ c\,S/B \rVert_2,\ \tfrac{n+1}{n}\,S/(v B)\big)
+
+    The ring's traffic overlaps with passes over the chip's own buffer (c); a switch that reduces takes each buffer once and returns the
+    sum (v, 0 without one). That is measured up to eight chips; no group is taken beyond the rate of its links without such a switch.
 
     Args:
         n: Chips [1]. size: Bytes on each rank [byte]. s_per_byte: One direction of a chip's links [s/byte].
@@ -43,16 +46,19 @@ def all_reduce(n: Number, size: Number, s_per_byte: Number, constants: AllReduce
     wire = 2.0 * peers / n * size * s_per_byte
     one = constants.one_shot_s + constants.peer_s * peers + peers * size * s_per_byte / constants.one_shot_efficiency
     two = constants.two_shot_s + constants.peer_s * peers + wire / constants.two_shot_efficiency
-    switched = jnp.minimum(constants.ring_efficiency * (1.0 + constants.in_switch * jnp.maximum(n - 2.0, 0.0)), 1.0)
-    latency, transfer = constants.ring_s + constants.ring_peer_s * peers, wire / switched
-    ring = latency + transfer + constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
-    return present(n) * smooth_min(Q_REGIMES, blend, one, two, ring)
+    ring = smooth_max(P_LOCAL, 1.0, 2.0 * peers / n / constants.ring_efficiency, constants.local)  # in times of the buffer on the links
+    gain = smooth_max(Q_REGIMES, blend, 1.0, constants.in_switch * ring * n / (n + 1.0))
+    latency, transfer = constants.ring_s + constants.ring_peer_s * peers, ring * size * s_per_byte / gain
+    between = constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
+    return present(n) * smooth_min(Q_REGIMES, blend, one, two, latency + jnp.maximum(transfer + between, wire))
 
 
 def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective) -> Number:
     r"""All-gather, reduce-scatter or all-to-all of a full buffer of ``size`` bytes.
 
-    .. math:: t = l + w + \rho\sqrt{l w}, \quad l = a + a_n(n-1), \quad w = \frac{n-1}{n}\,\frac{S}{e B}
+    .. math:: t = l + w + \rho\sqrt{l w}, \quad l = a + a_n(n-1), \quad w = \frac{S}{B}\,\Big\lVert\frac{n-1}{n e},\ c\Big\rVert_2
+
+    c is the pass over the chip's own buffer (the part that stays is copied too), which overlaps with the traffic on the links.
 
     Args:
         n: Chips [1]. size: Bytes of the full buffer [byte]. s_per_byte: One direction of a chip's links [s/byte].
@@ -67,10 +73,12 @@ def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective)
     0.875
     >>> round(float(exchange(2.0, 800.0, 1e-9, Collective(base_s=1e-7, peer_s=0.0, efficiency=1.0, ramp=1.0))) * 1e9, 3)
     700.0
+    >>> round(float(exchange(2.0, 800.0, 1e-9, Collective(base_s=0.0, peer_s=0.0, efficiency=0.5, local=0.75))) * 1e9, 3)
+    1000.0
     """
     peers = n - 1.0
     latency = constants.base_s + constants.peer_s * peers
-    transfer = peers / n * size * s_per_byte / constants.efficiency
+    transfer = smooth_max(P_LOCAL, 1.0, peers / n / constants.efficiency, constants.local) * size * s_per_byte
     between = constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
     return present(n) * (latency + transfer + between)
 

@@ -69,8 +69,9 @@ class AllReduce:
     ring_s: Number
     ring_peer_s: Number
     ring_efficiency: Number
-    in_switch: Number
+    in_switch: Number  # share of the links' rate at which the switch reduces what each chip sends once; 0 without such a switch
     ramp: Number = 0.0  # of the ring: weight of the geometric mean of latency and transfer time
+    local: Number = 0.0  # of the ring: pass over a chip's own buffer, in times of the buffer on its links
 
 
 @pytree()
@@ -81,6 +82,7 @@ class Collective:
     peer_s: Number
     efficiency: Number
     ramp: Number = 0.0  # weight of the geometric mean of latency and transfer time: messages between the two regimes
+    local: Number = 0.0  # pass over a chip's own buffer (copies, packing), in times of the buffer on its links
 
 
 @pytree()

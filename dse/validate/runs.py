@@ -13,6 +13,7 @@ from dse.catalog import Catalog
 from dse.errors import InputError
 from dse.validate.engines import engine_of
 from dse.validate.precision import spelled
+from dse.validate.queues import requests_of
 from dse.validate.shapes import Unpredictable
 
 Row = Mapping[str, str]
@@ -66,6 +67,7 @@ class Run:
     burst: bool = True  # False: of the median request, which arrived alone, and not after a wave of others
     whole: bool = False  # an open layout spans all chips (else the best one is replicated)
     queued: bool = False  # requests wait outside: every place of the instance is taken by one that decodes
+    requests: float | None = None  # of the whole run, where it is known to end
     wide: bool = False  # an open layout may split the attention by requests and spread the experts
 
 
@@ -198,6 +200,7 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         isl, osl = float(lengths[1]), float(lengths[2])
     both = workers_of(row) if serving == "disaggregated" else {}
     count, cut = both["decode"] if both else (1.0, layout_of(row))
+    engine = engine_of(row.get("software", ""))
     return Run(
         chip=chip,
         model=model,
@@ -211,10 +214,11 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         prefill=both["prefill"][1] if both else None,
         workers=count,
         suppliers=both["prefill"][0] if both else 0.0,
-        engine=engine_of(row.get("software", "")),
+        engine=engine,
         burst=not row.get("metric", "").endswith("_median"),
         whole=alone or claim,
         queued=(phrase or claim) and serving == "aggregated",
+        requests=requests_of(row, engine, isl, osl) if phrase else None,
     )
 
 

@@ -258,14 +258,15 @@ def expert_exchange(row: Row) -> Case:
     value = (sent.byte if sent else 1.0) if low else 2.0
     software = row.get("software", "")
     kernel = "prepare" if op.endswith("prepare") else "two-sided" if "Two" in software else "one-sided"
-    once = in_engine and (leg == "dispatch" or kernel == "one-sided")  # one copy for each rank that holds an expert of the token
-    copies = n * (1 - (1 - 1 / n) ** k) if once else k
+    once = in_engine and not op.endswith("low_precision")  # that one packs every copy
+    copies = min(n, k) if once else k  # the profiler deals experts out in turn: a token goes once to each of so many ranks
     own = INDEX_BYTE * tokens * k * n / (n - 1)  # each rank sorts its own list, however many there are
     size = own if op.endswith("prepare") else tokens * width * copies * value
     inside = n if in_engine else min(n, float(NODE_CHIPS))
     far = inside < n
     kernel += "-low" if op.endswith("low_precision") else ""
-    variant = f"trtllm-{kernel}" if in_engine else "deepep-far" if far else "deepep"
+    own_kernel = "deepep-normal" if op.endswith("normal") else "deepep-far" if far else "deepep"
+    variant = f"trtllm-{kernel}" if in_engine else own_kernel
     work = size * (1 - inside / n if far else 1 - 1 / n) if is_rate(row) else 0.0  # a bottleneck bandwidth counts what leaves the node
     return Case("expert_exchange", leg, "bf16", {"n": n, "size": size, "inside": inside}, variant, work)
 

@@ -16,6 +16,7 @@ from dse.units import to_si
 from dse.validate.batch import Answer, Ask, answers
 from dse.validate.engines import in_engine, read_engines
 from dse.validate.operators import variant_of
+from dse.validate.queues import waves
 from dse.validate.resolve import Chips
 from dse.validate.rows import Row
 from dse.validate.runs import LARGEST_BATCH, Cut, Models, Run, run_of
@@ -81,7 +82,8 @@ class Evaluator:
         """Requests whose cache fits into an instance, at most ``LARGEST_BATCH`` and at least one a rank."""
         assert run.cut is not None
         a = self.metrics(replace(run, batch=run.cut.dp), run.serving)
-        return float(np.clip(np.floor(a.room_byte / max(a.kv_byte, 1.0)) * run.cut.dp, run.cut.dp, LARGEST_BATCH))
+        most = min(LARGEST_BATCH, run.requests or LARGEST_BATCH)
+        return float(np.clip(np.floor(a.room_byte / max(a.kv_byte, 1.0)) * run.cut.dp, run.cut.dp, most))
 
     def settle(self, runs: Iterable[Run]) -> None:
         """Fill in batch and layout of runs that leave them open, and evaluate them all."""
@@ -91,6 +93,7 @@ class Evaluator:
         filled = {r: r if r.batch is not None else replace(r, batch=self.capacity(r)) for r in every}
         self.evaluate((r, r.serving) for r in filled.values())
         filled.update(self._supplied({k: r for k, r in filled.items() if r.suppliers}))
+        self.evaluate((rest, rest.serving) for r in filled.values() if (rest := rest_of(r)))
         for run, options in tried.items():
             self._settled[run] = self._best([filled[o] for o in options])
         self.evaluate((r, "prefill") for r in (self._settled[run] for run in tried) if r.serving == "static")
@@ -125,9 +128,35 @@ class Evaluator:
     def _best(self, options: list[Run]) -> Run:
         def rank(run: Run) -> tuple[bool, float]:
             a = self.metrics(run, run.serving)
-            return a.feasible, _output(run, a, _latency(run, a, 0.0)) / a.chips
+            return a.feasible, self.output(run, a, _latency(run, a, 0.0)) / a.chips
 
         return options[0] if len(options) == 1 else max(options, key=rank)
+
+    def output(self, run: Run, m: Answer, latency: float) -> float:
+        """Output tokens a second of an instance; where requests queue outside, its places are taken by requests that decode to the end."""
+        assert run.cut is not None and run.batch is not None
+        if run.serving == "decode":
+            return m.output_token_per_s_per_chip * run.cut.chips
+        if run.queued or run.serving == "disaggregated":
+            return run.batch / max(m.tpot_s, TINY) * self.filled(run, m)
+        return run.batch * run.osl / max(latency, TINY)
+
+    def filled(self, run: Run, m: Answer) -> float:
+        """Output of a run with a last wave that is not full, over that of one without end."""
+        rest = rest_of(run)
+        if rest is None or run.requests is None or run.batch is None:
+            return 1.0
+        full, left = waves(run.requests, run.batch)
+        last = self.metrics(rest, rest.serving).tpot_s / max(m.tpot_s, TINY)
+        return (full + left / run.batch) / (full + last)
+
+
+def rest_of(run: Run) -> Run | None:
+    """The last wave of a run that is not full; None where there is none, or where the run is not known to end."""
+    if run.requests is None or run.batch is None or run.cut is None:
+        return None
+    left = waves(run.requests, run.batch)[1]
+    return replace(run, batch=max(left, run.cut.dp)) if left else None
 
 
 def _layouts(run: Run) -> list[Run]:
@@ -155,16 +184,6 @@ def latency_of(run: Run, evaluator: Evaluator) -> float:
     return _latency(run, evaluator.metrics(run, run.serving), prefill_s)
 
 
-def _output(run: Run, m: Answer, latency: float) -> float:
-    """Output tokens a second of an instance; where requests queue outside, its places are always taken by requests that decode."""
-    assert run.cut is not None and run.batch is not None
-    if run.serving == "decode":
-        return m.output_token_per_s_per_chip * run.cut.chips
-    if run.queued or run.serving == "disaggregated":
-        return run.batch / max(m.tpot_s, TINY)
-    return run.batch * run.osl / max(latency, TINY)
-
-
 def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
     """The metric of a run, in SI.
 
@@ -176,7 +195,7 @@ def metric_of(name: str, run: Run, evaluator: Evaluator) -> float:
     static = run.serving == "static"
     prefill_s = float(evaluator.metrics(run, "prefill").ttft_s) if static else 0.0
     latency = _latency(run, m, prefill_s)
-    output = _output(run, m, latency)
+    output = evaluator.output(run, m, latency)
     of_chips = run.cut.chips * run.workers
     spread = run.chips if run.serving == "disaggregated" else run.cut.chips
     if name.startswith("ttft"):
