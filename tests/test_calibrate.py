@@ -14,7 +14,7 @@ import pytest
 
 from dse.calibrate import calibrate_new, check, cross_validate, fit_all, read_plan, samples_of, write_newcomers
 from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out, order_of_chips
-from dse.calibrate.effects import Cell, cell_of, maps_of, slots_of, unseen_row
+from dse.calibrate.effects import Cell, cell_of, centre_row, maps_of, slots_of, unseen_row
 from dse.calibrate.engine import LEFT_OUT, Step, SystemFit, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
 from dse.calibrate.fit import Fitted, Residual, Sample
@@ -150,7 +150,7 @@ def test_a_part_without_rows_is_substituted_and_marked(catalog):
     assert borrowed.value == records["nvidia-b200"].values["gemm.nvfp4.floor_s"].value
     assert borrowed.high >= 1.5 * borrowed.value
     pooled = records["nvidia"].values["gemm.nvfp4.floor_s"]
-    assert pooled.note == "pooled over nvidia-b200, nvidia-gb200"
+    assert pooled.note == "centre of nvidia-b200, nvidia-gb200, without what sets one apart"
     assert pooled.low <= min(records[c].values["gemm.nvfp4.floor_s"].value for c in ("nvidia-b200", "nvidia-gb200"))
 
 
@@ -288,6 +288,16 @@ def test_a_chip_without_rows_takes_the_centre_or_its_peers(plan):
             assert np.array_equal(got[seen], [1, 0, 0, 0])  # the centre alone: its own offset rests at zero
         else:
             assert np.array_equal(got, matrix[1:3].mean(axis=0))  # the mean over its group
+
+
+def test_a_later_chip_takes_what_its_group_shares(plan):
+    """One H100 and two chips of Blackwell, whose offset counts once, not twice."""
+    some = dataclasses.replace(plan, scatter={"kind@generation": 0.3})
+    cells = [cell("gemm.bf16", f"nvidia-{chip}", some, "fit@all", "kind@generation") for chip in ("h100", "b200", "gb200")]
+    matrix = maps_of(slots_of(["floor_s"], cells, some), ["floor_s"], cells)["floor_s"]
+    assert np.array_equal(matrix, [[1, 1, 0], [1, 0, 1], [1, 0, 1]])
+    assert np.array_equal(centre_row(matrix, [0, 1, 2]), [1, 0, 0])
+    assert np.array_equal(centre_row(matrix, [1, 2]), [1, 0, 1])  # both of Blackwell: what a third one takes
 
 
 def test_effects_are_checked(tmp_path):

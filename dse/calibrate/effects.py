@@ -94,3 +94,8 @@ def unseen_row(name: str, matrix: np.ndarray, i: int, cells: Sequence[Cell], tra
     peers = [j for j, c in enumerate(cells) if c.kernel == cells[i].kernel and c.chip in trained]
     near = [j for j in peers if cells[j].group == cells[i].group] or peers
     return matrix[near].mean(axis=0) if near else matrix[i]
+
+
+def centre_row(matrix: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """What a further chip like some cells takes: the numbers that all of them share; what sets one apart rests at zero."""
+    return matrix[list(members)].min(axis=0)

@@ -118,10 +118,16 @@ def pooled(members: Sequence[dict[str, Constant]], centre: Sequence[dict[str, Co
     return made
 
 
+def around(value: float, c: Constant) -> Constant:
+    """A value with the interval of another, widened to hold it."""
+    return Constant(value, min(c.low, value), max(c.high, value))
+
+
 def tables(results: Sequence[Fitted], plan: Plan, pools: bool = True) -> dict[str, Lines]:
     """Lines by file and path of the leaf; substitutes and pools only where every fit of the plan is among the results."""
     constants, notes = _fitted(results)
     own = {file: set(parts) for file, parts in constants.items()}
+    centres = {(r.fit.path, group): values for r in results for group, values in r.centres.items()}
     complete = pools and {fit.path for fit in plan.fits} <= {r.fit.path for r in results}
     if complete:
         _substitutes(constants, notes, plan)
@@ -141,7 +147,12 @@ def tables(results: Sequence[Fitted], plan: Plan, pools: bool = True) -> dict[st
             note, kind = f"pooled over {', '.join(recent or have)}", "fit" if measured else "estimate"
             if len(recent) < len(have) and recent:
                 note += f"; low and high over {', '.join(have)}"
-            for i, (leaf, c) in enumerate(pooled(*([constants[m][path] for m in each] for each in (have, recent))).items()):
+            mean = pooled(*([constants[m][path] for m in each] for each in (have, recent)))
+            centre = centres.get((path, plan.group_of(recent[0]))) if recent else None
+            if centre and len({plan.group_of(m) for m in recent}) == 1:
+                mean = {leaf: around(centre[leaf], c) for leaf, c in mean.items()}
+                note = f"centre of {', '.join(recent)}, without what sets one apart" + (note[note.index(";") :] if ";" in note else "")
+            for i, (leaf, c) in enumerate(mean.items()):
                 made.setdefault(file, {})[f"{path}.{leaf}"] = line(f"{path}.{leaf}", c, kind, "" if i else note)
     return {file: lines for file, lines in made.items() if file not in plan.chips or any(file in g for g in plan.groups.values())}
 

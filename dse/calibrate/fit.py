@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import least_squares
 
-from dse.calibrate.effects import Cell, Slot, cell_of, maps_of, slots_of, unseen_row
+from dse.calibrate.effects import Cell, Slot, cell_of, centre_row, maps_of, slots_of, unseen_row
 from dse.calibrate.plan import Fit, Plan
 from dse.types import AllReduce, Collective
 from dse.validate.operators import RECORDS, Job, machine_of, part_of, with_bytes
@@ -75,6 +75,7 @@ class Fitted:
     constants: dict[str, dict[str, Constant]]
     residuals: dict[str, Residual]
     free: tuple[frozenset[str], ...] = ()
+    centres: dict[str, dict[str, float]] = field(default_factory=dict)  # by group: what a further chip of it takes
 
 
 Members = Sequence[tuple[Fit, Sequence[Sample]]]  # fits of one kind with their rows
@@ -92,7 +93,7 @@ class Problem:
     maps: dict[str, np.ndarray]
     residuals: Callable[[Any, Any], Any]
     jacobian: Callable[[Any, Any], Any]
-    values: Callable[[Any], dict[str, Any]]  # of each leaf in each cell
+    values: Callable[..., dict[str, Any]]  # of each leaf in each cell, also with other maps
     misfit: Callable[[Any, dict[str, np.ndarray]], Any]  # of each row, with other maps
 
     @property
@@ -202,8 +203,8 @@ def problem_of(chosen: Members, plan: Plan) -> Problem:
     def inner_of(x: np.ndarray, matrices: dict[str, np.ndarray]) -> dict[str, Any]:
         return {name: (base[name] + matrices[name] @ x)[index] for name in base}
 
-    def values(x: np.ndarray) -> dict[str, Any]:
-        return constants({name: base[name] + maps[name] @ x for name in base}, fixed)
+    def values(x: np.ndarray, matrices: dict[str, np.ndarray] = maps) -> dict[str, Any]:
+        return constants({name: base[name] + matrices[name] @ x for name in base}, fixed)
 
     def misfit_with(x: np.ndarray, matrices: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(fast(inner_of(x, matrices)))
@@ -325,6 +326,27 @@ def _figures(errors: np.ndarray) -> tuple[float, float]:
     return float(np.median(errors)), float(np.percentile(errors, 90))
 
 
+def _centres(problem: Problem, x: np.ndarray, place: dict[str, int]) -> dict[str, dict[str, float]]:
+    """By group what a further chip of it takes, for a fit whose constants have a centre shared by all chips."""
+    groups: dict[str, list[int]] = {}
+    for i in place.values():
+        groups.setdefault(problem.cells[i].group, []).append(i)
+    found: dict[str, dict[str, float]] = {}
+    for group, members in groups.items():
+        leaves = problem.cells[members[0]].leaves
+        if len({problem.cells[i].kernel for i in members}) > 1 or not any(f.effects[0].endswith("@all") for f in leaves if not f.fixed):
+            continue
+        rows = dict(problem.maps)
+        for leaf in leaves:
+            if not leaf.fixed:
+                matrix = problem.maps[leaf.name]
+                row = centre_row(matrix, members) if leaf.effects[0].endswith("@all") else matrix[members].mean(axis=0)
+                rows[leaf.name] = np.tile(row, (len(problem.cells), 1))
+        values = problem.values(x, rows)
+        found[group] = {leaf.name: float(values[leaf.name][members[0]]) for leaf in leaves}
+    return found
+
+
 def run_joint(chosen: Members, plan: Plan, cross_validate: bool = True) -> list[Fitted]:
     """Fit the parts of one kind over all their chips; with ``cross_validate`` also with shapes, chips and generations left out."""
     problem, first = problem_of(chosen, plan), chosen[0][0]
@@ -344,5 +366,5 @@ def run_joint(chosen: Members, plan: Plan, cross_validate: bool = True) -> list[
         own = [j for j, slot in enumerate(problem.slots) if j not in counted and slot.cells & set(place.values())]
         counted |= set(own)
         free = tuple(frozenset(problem.cells[i].chip for i in problem.slots[j].cells) for j in own)
-        found.append(Fitted(fit, {chip: made[i] for chip, i in place.items()}, residuals, free))
+        found.append(Fitted(fit, {chip: made[i] for chip, i in place.items()}, residuals, free, _centres(problem, x, place)))
     return found
