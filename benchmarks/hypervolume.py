@@ -4,7 +4,7 @@
 
 Every method sees one case (the headline of the main study) and the same scorer: a chip with all its layouts. Time is CPU time of the
 process, compilation apart. Rows are appended to ``benchmarks/results/hypervolume.csv``; runs that are in it are not repeated. ``--table``
-prints the file.
+prints the file. All rows at once, each run on a core of its own: ``benchmarks/hypervolume_all.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dse.study import read_study
 
 OUT = Path(__file__).parent / "results" / "hypervolume.csv"
 CERTIFICATES = Path(__file__).parent.parent / "reports" / "certificates"
-MARKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+MARKS = (1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 REFERENCE = (0.2, 10.0)  # s, USD per million output tokens
 SAMPLERS = {
     "tpe": lambda s: optuna.samplers.TPESampler(seed=s, multivariate=True),
@@ -75,14 +75,14 @@ class Race:
         self.refined(self.space.encode(defaults), np.random.default_rng(0), rounds=1)  # likewise
         self.best, self.chips = np.full(len(self.limits), np.inf), 0
         self.leaders = np.zeros((len(self.limits), self.space.dimension))
-        self.notes: list[tuple[float, float, int]] = []
+        self.notes: list[tuple[float, float, int, np.ndarray]] = []  # seconds, hypervolume, chips, least cost under every limit
         self.left, self.stop, self.begin = [m for m in MARKS if m <= seconds], seconds, time.process_time()
 
     def note(self) -> float:
         """What is known at the marks that have passed; the time spent."""
         spent = time.process_time() - self.begin
         while self.left and spent >= self.left[0]:
-            self.notes.append((self.left.pop(0), self.volume(), self.chips))
+            self.notes.append((self.left.pop(0), self.volume(), self.chips, self.best.copy()))
         return spent
 
     def score(self, values: dict[str, np.ndarray]):
@@ -181,72 +181,88 @@ def _volume(limits_s: np.ndarray, best: np.ndarray) -> float:
     return hypervolume(points, np.log(REFERENCE)) if ok.any() else 0.0
 
 
-def certified(family: str) -> tuple[float, float] | None:
-    """Hypervolume of the optima of the committed certificates of a family, and the most that their bounds still allow."""
-    found = [read(path) for path in sorted(CERTIFICATES.glob(f"*-{family}-*.json"))]
+def certified(family: str, limits_s: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Costs under every limit of the optima of the committed certificates of a family, and the least that their bounds still allow."""
+    found = {c.tpot_limit_s: c for c in (read(path) for path in sorted(CERTIFICATES.glob(f"*-{family}-*.json")))}
     if not found:
         return None
-    limits = np.array([c.tpot_limit_s for c in found])
-    costs = np.array([[np.inf if x is None else x for x in (c.optimum, c.bound)] for c in found])
-    return _volume(limits, costs[:, 0]), _volume(limits, costs[:, 1])
+    costs = [[np.inf if c is None or x is None else x for x in (c and c.optimum, c and c.bound)] for c in map(found.get, limits_s.tolist())]
+    return tuple(np.array(costs).T)  # type: ignore[return-value]
 
 
 def table() -> None:
-    """Median hypervolume in per cent of the best row of the family at each mark, and at 10 s of what certificates found and allow.
+    """Median hypervolume at each mark in per cent of that of the best front known, and at 10 s of what the bounds still allow.
 
-    Samplers alone are scored on the coarse batches with which chips are searched; the finish of the default search and certificates know
-    every batch that the refinement of winners reaches.
+    The best front known has the least cost under every limit of all rows and of the certificates. Samplers alone are scored on the coarse
+    batches with which chips are searched; the finish of the default search and certificates know every batch that the refinement of
+    winners reaches.
     """
     with OUT.open(encoding="utf-8") as file:
         rows = [{**r, "hv": float(r["hypervolume"]), "at": float(r["seconds"])} for r in csv.DictReader(file)]
+    study = read_study("gpu_vs_sram_vs_asic", load_catalog())
+    limits = np.array(study.limits.tpot)
     marks = sorted({r["at"] for r in rows})
-    heads = ["family", "method", *(f"{m:g} s" for m in marks), "10 s, of certified optima", "10 s, of what bounds allow", "chips", "seeds"]
-    print(f"| {' | '.join(heads)} |\n|---|---|" + "--:|" * (len(heads) - 2))
+    heads = ["family", "method", "budget", *(f"{m:g} s" for m in marks), "10 s, of what bounds allow", "chips", "seeds"]
+    print(f"| {' | '.join(heads)} |\n|---|---|--:|" + "--:|" * (len(heads) - 3))
     for family in dict.fromkeys(r["family"] for r in rows):
-        proved = certified(family)
-        best = max(r["hv"] for r in rows if r["family"] == family)
-        for method in dict.fromkeys(r["method"] for r in rows if r["family"] == family):
-            mine = [r for r in rows if (r["family"], r["method"]) == (family, method)]
+        ours = [r for r in rows if r["family"] == family]
+        proved = certified(family, limits)
+        fronts = [np.array([float(x) for x in r["costs"].split()]) for r in ours] + ([] if proved is None else [proved[0]])
+        best, allowed = _volume(limits, np.min(fronts, axis=0)), None if proved is None else _volume(limits, proved[1])
+        for method, budget in dict.fromkeys((r["method"], r["budget"]) for r in ours):
+            mine = [r for r in ours if (r["method"], r["budget"]) == (method, budget)]
             medians = [float(np.median(c)) if c else None for c in ([r["hv"] for r in mine if r["at"] == m] for m in marks)]
-            shown = ["" if m is None else f"{100 * m / best:.2f} %" for m in medians]
             ten = dict(zip(marks, medians, strict=True)).get(10.0)
-            shown += ["", ""] if ten is None or not proved else [f"{100 * ten / p:.2f} %" for p in proved]
-            cells = [family, method, *shown, str(max(int(r["chips"]) for r in mine)), str(len({r["seed"] for r in mine}))]
-            print(f"| {' | '.join(cells)} |")
+            shown = ["" if m is None else f"{100 * m / best:.2f} %" for m in medians]
+            shown.append("" if ten is None or allowed is None else f"{100 * ten / allowed:.2f} %")
+            counts = [str(max(int(r["chips"]) for r in mine)), str(len({r["seed"] for r in mine}))]
+            print(f"| {' | '.join([family, method, f'{float(budget):g} s', *shown, *counts])} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="*", default=["sram", "transformer_asic"])
-    parser.add_argument("--methods", nargs="*")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--methods", nargs="*", help="all whose packages are installed by default")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of CPU time; 0 compiles only")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--seed", type=int, help="one seed instead")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true", help="print what the file says")
     asked = parser.parse_args()
     if asked.table:
         return table()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = methods()
+    if missing := [m for m in asked.methods or [] if m not in known]:
+        raise SystemExit(f"{', '.join(missing)}: unknown, or its package is not installed (known: {', '.join(known)})")
     done = set()
-    if OUT.exists():
-        with OUT.open(encoding="utf-8") as file:
+    if asked.out.exists():
+        with asked.out.open(encoding="utf-8") as file:
             done = {(r["family"], r["method"], r["seed"], r["budget"]) for r in csv.DictReader(file)}
     for family in asked.families:
         race = Race(family)
-        for seed in range(asked.seeds):
+        for seed in range(asked.seeds) if asked.seed is None else [asked.seed]:
             for method in asked.methods or known:
                 if (family, method, str(seed), f"{asked.seconds:g}") in done:
                     continue
                 race.start(asked.seconds)
+                if not asked.seconds:
+                    print(family, "compiled", flush=True)
+                    continue
                 with contextlib.suppress(Clock):
                     known[method](race, seed)
-                new = not OUT.exists()
-                with OUT.open("a", newline="", encoding="utf-8") as file:
+                new = not asked.out.exists()
+                with asked.out.open("a", newline="", encoding="utf-8") as file:
                     rows = csv.writer(file)
                     if new:
-                        rows.writerow(["family", "method", "seed", "budget", "seconds", "hypervolume", "chips"])
-                    rows.writerows([family, method, seed, f"{asked.seconds:g}", at, f"{hv:.6f}", n] for at, hv, n in race.notes)
-                print(family, method, seed, race.notes[-1] if race.notes else "", flush=True)
+                        rows.writerow(["family", "method", "seed", "budget", "seconds", "hypervolume", "chips", "costs"])
+                    rows.writerows([family, method, seed, f"{asked.seconds:g}", *note] for note in map(_cells, race.notes))
+                print(family, method, seed, race.notes[-1][:3] if race.notes else "", flush=True)
+
+
+def _cells(note: tuple[float, float, int, np.ndarray]) -> tuple[float, str, int, str]:
+    at, volume, chips, costs = note
+    return at, f"{volume:.6f}", chips, " ".join(f"{x:.6g}" for x in costs)
 
 
 if __name__ == "__main__":

@@ -98,12 +98,11 @@ class _Bench:
                     dict.fromkeys((*way, float(b)) for b in self.batches if batch <= reach * b and b <= reach * batch and b >= way[2])
                 )
 
-        for i in leading:
-            add(table[i, :4].tolist(), table[i, 4], NEAR)
-        for i in leading:
-            tp, pp, dp, ep, batch = table[i].tolist()
-            for a, b, c in itertools.product(*(_beside(x, known) for x, known in zip((tp, pp, dp), steps, strict=True))):
-                add((a, b, c, a * c if ep > 1 else ep), batch, NEAR)
+        beside = [[(a, b, c, a * c if ep > 1 else ep) for a, b, c in _nearest(way, steps)] for *way, ep in table[leading][:, :4].tolist()]
+        for nth in itertools.zip_longest(*beside):  # the nearest of every limit, then the next ones: none is crowded out by those before it
+            for i, way in zip(leading, nth, strict=True):
+                if way is not None:
+                    add(way, table[i, 4], NEAR)
         for i in others:
             if len(found) >= SLICES * SLICE:
                 break
@@ -125,10 +124,14 @@ class _Bench:
         return costs, fastest
 
 
-def _beside(x: float, known: Sequence[float]) -> list[float]:
-    """A value and its neighbours in a sorted list."""
-    i = known.index(x)
-    return list(known[max(i - 1, 0) : i + 2])
+def _nearest(at: Sequence[float], known: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
+    """A combination of values of sorted lists and all within one step of each, the fewest steps first.
+
+    >>> _nearest((2, 1), [[1, 2, 4], [1, 3]])
+    [(2, 1), (1, 1), (2, 3), (4, 1), (1, 3), (4, 3)]
+    """
+    beside = [values[max(values.index(x) - 1, 0) : values.index(x) + 2] for x, values in zip(at, known, strict=True)]
+    return sorted(itertools.product(*beside), key=lambda found: sum(a != b for a, b in zip(found, at, strict=True)))
 
 
 def refine(
