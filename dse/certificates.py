@@ -13,18 +13,23 @@ import numpy as np
 from dse import glossary
 from dse.catalog import Catalog
 from dse.errors import InputError
-from dse.questions import grid_of, questions_of, shards_of, shop_of
+from dse.questions import grid_of, questions_of, row_of, shards_of, shop_of
 from dse.search.bounds import Problem
 from dse.search.certify import TIGHT, Incumbent, check, exact, prove
-from dse.search.finalists import fine_batches
+from dse.search.designs import build_block
+from dse.search.finalists import Finalist, fine_batches, place
 from dse.search.finish import polish
 from dse.search.layouts import Grid
+from dse.search.refine import Question, refine
 from dse.search.shadow import EXTRAS
 from dse.study import Study, read_study
+from dse.types import Layout
 
 if TYPE_CHECKING:
     import xarray as xr
 
+LAYOUT = ("tp", "pp", "dp", "ep", "batch")
+BRED = 300  # rounds of the search that a proof begins with
 ENOUGH = 0.01  # relative gap of a certificate that is not improved any more
 TARGET = 0.009  # relative gap at which a proof stops
 BOXES = 30_000_000  # that a proof cuts at most: a gigabyte, most of it for the boxes that are still open
@@ -98,10 +103,36 @@ def _incumbent(problem: Problem, design: Mapping[str, Any], layout: Mapping[str,
     space = problem.shop.space
     values = space.from_named(design)
     point = np.array([values[name] for name in space.names])
-    row = np.array([float(layout[name]) for name in ("tp", "pp", "dp", "ep", "batch")])
+    row = np.array([float(layout[name]) for name in LAYOUT])
     form = tuple(problem.grid.formats).index(layout["format"])
     cost = exact(problem, point[None], row[None], np.array([form]))
     return Incumbent(float(cost[0]), point, row, form)
+
+
+def bred_starts(
+    problem: Problem, study: Study, limits_s: Sequence[float], rounds: int = BRED
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Designs with their layouts that a short search from nothing finds for a problem under some limits: where proofs begin."""
+    case = replace(problem.case, prices=(problem.case.prices[problem.scenario],))
+    grid, shop = grid_of(study, problem.grid.formats), problem.shop
+    question = Question(((case, 1.0),), tuple(limits_s))
+    points = refine(shop, question, grid, np.empty((0, shop.space.dimension)), rounds, np.random.default_rng(study.seed)).points
+    if not len(points):
+        return []
+    values = shop.space.decode(points)
+    chips = build_block(shop, values).chip
+    finalists = [Finalist(row_of(chips, i), tuple(grid.formats)) for i in range(len(points))]
+    found = []
+    for p in place(case, finalists, grid, limits_s, octave=True):
+        for k, i in enumerate(p.who.tolist()):
+            degrees = {n: _degree(p.metrics.layout, n, k) for n in LAYOUT}
+            found.append((dict(shop.space.named(values, i)), degrees | {"format": str(p.format_weights[k])}))
+    return found
+
+
+def _degree(layout: Layout, name: str, k: int) -> float:
+    found = np.ravel(1.0 if getattr(layout, name) is None else getattr(layout, name))
+    return float(found[k if len(found) > 1 else 0])
 
 
 def certify(
@@ -146,7 +177,7 @@ def certificate_of(
     design = problem.shop.space.named(dict(zip(problem.shop.space.names, best.point, strict=True))) if best.point is not None else None
     layout = None
     if best.row is not None:
-        layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
+        layout = dict(zip(LAYOUT, best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
     hardwired = [HARDWIRED] if float(problem.shop.constants.layer_pipelined) > 0 else []
     return Certificate(
         study=study.name,
@@ -181,7 +212,7 @@ def _finished(problem: Problem, study: Study, best: Incumbent) -> tuple[Incumben
         return best, None
     names, grid = problem.shop.space.names, problem.grid
     design = problem.shop.space.named(dict(zip(names, best.point, strict=True)))
-    layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
+    layout = dict(zip(LAYOUT, best.row.tolist(), strict=True)) | {"format": grid.formats[best.format]}
     prices = problem.case.prices[problem.scenario]
     layouts = grid_of(study, grid.formats)
     found = polish(problem.shop, design, problem.case, prices, problem.limit_s, layouts, layout=layout, rounds=1, each=0)
@@ -299,9 +330,12 @@ def worth(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
 
 
 def gap_at(c: Certificate, seconds: float) -> float | None:
-    """What a proof still allowed after so many seconds of computing, against the optimum it ended with; None where it had ended."""
+    """What a proof still allowed after so many seconds of computing, against the optimum it ended with.
+
+    Where it had ended before, because it had proved enough, that stays; None where it was given less time.
+    """
     if c.optimum is None or seconds > c.seconds:
-        return None
+        return c.gap if is_done(c) else None
     bounds = [b for t, _, b in c.history if t is not None and t <= seconds]
     return 1.0 - (bounds[-1] or 0.0) / c.optimum if bounds else 1.0
 
@@ -309,14 +343,16 @@ def gap_at(c: Certificate, seconds: float) -> float | None:
 def gap_table(certificates: Sequence[Certificate]) -> str:
     """Gap against seconds and dimensions, as Markdown; a proof ends where its gap is small enough."""
     heads = ["family", "limit", "continuous + whole + batch", "choices x layouts x formats", *(f"{m:g} s" for m in MARKS)]
+    relaxed = list(dict.fromkeys(r for c in certificates for r in c.relaxations))
     lines = [
         "# What is left to gain",
         "",
         "Largest share of the cost of the cheapest design found that a better one could save, against seconds of computing (CPU, one core,"
-        " compilation apart). A proof stops below 1 %; a blank means that it had ended. Written by `dse certify --table DIR`.",
+        " compilation apart). A proof stops below 1 %, and what it has proved stays; a blank means that it was given less time. Numbers of"
+        " relaxations: below the table. Written by `dse certify --table DIR`.",
         "",
-        f"| {' | '.join(heads)} | at the end | seconds | boxes |",
-        "|---|--:|---|--:|" + "--:|" * (len(MARKS) + 3),
+        f"| {' | '.join(heads)} | at the end | seconds | boxes | relaxed |",
+        "|---|--:|---|--:|" + "--:|" * (len(MARKS) + 3) + "---|",
     ]
     for c in sorted(certificates, key=lambda c: (c.family, c.tpot_limit_s)):
         kinds = [v["kind"] for v in c.variables if v["high"] > v["low"] or v["kind"] == "choice"]
@@ -324,10 +360,10 @@ def gap_table(certificates: Sequence[Certificate]) -> str:
         cells = ["" if g is None else f"{g:.1%}" for g in found]
         end = "nothing feasible" if c.bound is None else "-" if c.gap is None else f"{c.gap:.2%}"
         sizes = f"{kinds.count('real')} + {kinds.count('int')} + 1"
-        row = [c.family, f"{1e3 * c.tpot_limit_s:g} ms", sizes, f"{c.roots:,}", *cells, end, f"{c.seconds:.1f}", f"{c.boxes:,}"]
+        which = ", ".join(str(relaxed.index(r) + 1) for r in c.relaxations)
+        row = [c.family, f"{1e3 * c.tpot_limit_s:g} ms", sizes, f"{c.roots:,}", *cells, end, f"{c.seconds:.1f}", f"{c.boxes:,}", which]
         lines.append(f"| {' | '.join(row)} |")
-    relaxed = dict.fromkeys(r for c in certificates for r in c.relaxations)
-    return "\n".join([*lines, "", "What was relaxed:", "", *(f"- {r}" for r in relaxed), ""])
+    return "\n".join([*lines, "", "What was relaxed:", "", *(f"{k}. {r}" for k, r in enumerate(relaxed, 1)), ""])
 
 
 def by_family(table: Sequence[Mapping[str, Any]], limits_s: Sequence[float]) -> dict[str, xr.DataArray]:

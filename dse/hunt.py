@@ -24,7 +24,7 @@ from dse.questions import Shard, grid_of, questions_of, shards_of, shop_of
 from dse.search import explore
 from dse.search.designs import Shop, block_scorer
 from dse.search.optuna_study import Entry, Ledger, claimed, open_ledger, open_storage
-from dse.search.refine import headline_question, refine
+from dse.search.refine import headline_question, other_questions, refine
 from dse.search.shards import ENDED, Plan, finished, run_shard
 from dse.search.simulator import Simulator, load_simulator
 from dse.search.simulator import block_scorer as simulated_scorer
@@ -86,10 +86,15 @@ def search_shard(
     headline = int(np.argmin(np.abs(np.asarray(questions.limits_s) - study.headline.tpot)))
     best = [np.inf]  # of the headline's limit, on every batch
 
-    def polish(points: np.ndarray, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        found = refine(shop, asked, grid, points, rounds, rng, plan.block, FRESH if len(points) > 1 else 0.0)
-        best[0] = float(found.costs[:, headline].min()) if len(found.costs) else np.inf
-        return found.points, found.evaluations
+    def polish(points: np.ndarray, costs: np.ndarray | None, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+        found = [refine(shop, asked, grid, points, rounds, rng, plan.block, FRESH if len(points) > 1 else 0.0)]
+        best[0] = float(found[0].costs[:, headline].min()) if len(found[0].costs) else np.inf
+        if costs is not None and study.search.finish_others:
+            for question, cells in other_questions(questions):
+                lead = points[explore.leaders(costs[:, cells], keep=1)]
+                if len(lead):
+                    found.append(refine(shop, question, grid, lead, study.search.finish_others, rng, plan.block))
+        return np.concatenate([f.points for f in found]), sum(f.chips for f in found), sum(f.evaluations for f in found)
 
     def enough(_: list[Entry]) -> bool:
         places = [] if hunt.folder is None else [Path(hunt.folder) / FOLDER, Path(hunt.folder).parent / FOLDER]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dse.catalog import Catalog, load_catalog
-from dse.certificates import Certificate, certificate_of, problem_of, still_good, write
+from dse.certificates import LAYOUT, Certificate, certificate_of, problem_of, still_good, write
 from dse.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Start = tuple[Mapping[str, Any], Mapping[str, Any]]  # a design, and its layout with batch and format
-LAYOUT = ("tp", "pp", "dp", "ep", "batch")
 FOLDER = "certificates"
 
 

@@ -47,11 +47,12 @@ def _cells(winners: Sequence[Winner], study: Study, questions: Questions, progre
     found: list[Cells] = []
     simulator = simulator_of(study)
     finalists = [Finalist(w.chip, w.formats) for w in winners]
+    every = study.search.finish > 0 and study.search.finish_others > 0  # chips were bred on every batch of every case
     head = {questions.headline_case, *(i for m in questions.mixes if questions.headline_case in dict(m) for i, _ in m)}
     for k, case in enumerate(questions.cases):
         model, workload = study.models.index(case.model_id), study.workloads.index(case.workload_id)
         if simulator is None:
-            placed = place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head)
+            placed = place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head or every)
         else:
             placed = place_simulated(simulator, case, finalists, grid_of(study, ()), questions.limits_s)
         for p in placed:

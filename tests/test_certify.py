@@ -157,8 +157,20 @@ def test_the_table_of_gaps_says_what_a_proof_left_open_at_every_moment():
     assert certificates.gap_at(c, 0.1) == 1.0
     assert certificates.gap_at(c, 1.0) == 1.0
     assert certificates.gap_at(c, 3.0) == pytest.approx(0.1)
-    assert certificates.gap_at(c, 10.0) is None
+    assert certificates.gap_at(c, 10.0) == 0.01  # it had proved enough
+    assert certificates.gap_at(replace(c, gap=0.2), 10.0) is None  # it was given less time
     text = certificates.gap_table([c])
     assert "| sram | 20 ms |" in text
     assert "| 100.0% | 10.0% |" in text
     assert all(r in text for r in c.relaxations)
+
+
+def test_a_proof_begins_with_designs_that_meet_its_limits():
+    catalog = load_catalog()
+    study = read_study(STUDY, catalog)
+    problem = certificates.problem_of(study, catalog, "stacked_dram", LIMIT_S)
+    starts = certificates.bred_starts(problem, study, (0.03, LIMIT_S), rounds=10)
+    costs = [certificates._incumbent(problem, *start).cost for start in starts]
+    known = certificates.read(Path(__file__).parent.parent / "reports" / "certificates" / f"{STUDY}-stacked_dram-20ms.json")
+    assert np.isfinite(costs).any()
+    assert known.bound <= min(costs) <= 1.5 * known.optimum

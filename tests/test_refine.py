@@ -9,10 +9,10 @@ import pytest
 
 from dse.catalog import load_catalog
 from dse.certificates import problem_of, refined
-from dse.questions import grid_of, questions_of
-from dse.search.designs import Questions
+from dse.questions import grid_of, questions_of, row_of
+from dse.search.designs import Questions, build_block
 from dse.search.finalists import Finalist, fine_batches, place
-from dse.search.refine import Question, headline_question, refine
+from dse.search.refine import Question, headline_question, other_questions, refine
 from dse.search.shards import FINISH, LOOK, ROUND, Plan, points_of
 from dse.study import read_study
 
@@ -35,9 +35,6 @@ def found(setting):
 
 
 def test_what_it_says_of_a_chip_is_what_the_model_says_exactly(setting, found):
-    from dse.questions import row_of
-    from dse.search.designs import build_block
-
     shop, case, grid = setting
     values = shop.space.decode(found.points)
     chips = [row_of(build_block(shop, values).chip, i) for i in range(len(found.points))]
@@ -98,3 +95,35 @@ def test_designs_come_back_from_the_ledger_as_the_same_points(setting, found):
     values = space.decode(found.points)
     _, again = points_of(space, [space.named(values, i) for i in range(len(found.points))])
     np.testing.assert_allclose(again, found.points, atol=1e-12)
+
+
+def test_for_two_owners_at_once_it_says_what_the_model_says_to_each(setting):
+    shop, case, grid = setting
+    energy = case.prices[0].energy_usd_per_j
+    case = replace(case, prices=tuple(replace(case.prices[0], energy_usd_per_j=energy * k) for k in (1.0, 5.0)))
+    points = np.random.default_rng(5).random((32, shop.space.dimension))
+    got = refine(shop, Question(((case, 1.0),), LIMITS), grid, points, 30, np.random.default_rng(0))
+    assert got.costs.shape == (len(got.points), 2 * len(LIMITS))
+    values = shop.space.decode(got.points)
+    chips = [row_of(build_block(shop, values).chip, i) for i in range(len(got.points))]
+    exact = np.full((len(chips), 2 * len(LIMITS)), np.inf)
+    for placed in place(case, [Finalist(c, tuple(grid.formats)) for c in chips], grid, LIMITS, octave=True):
+        cost = np.where(placed.valid, np.asarray(placed.metrics.usd_per_million_output_token), np.inf)
+        exact[placed.who, placed.scenario * len(LIMITS) + placed.limit] = cost
+    np.testing.assert_allclose(exact.min(axis=0), got.costs.min(axis=0), rtol=1e-3)
+    assert (got.costs.min(axis=0)[2:] > got.costs.min(axis=0)[:2]).all()
+
+
+def test_the_other_questions_are_every_cell_but_those_of_the_headline():
+    catalog = load_catalog()
+    questions = questions_of(read_study(STUDY, catalog), catalog)
+    for asked in (questions, replace(questions, headline_case=2, headline_scenario=1)):
+        others = other_questions(asked)
+        cells = np.concatenate([cells for _, cells in others])
+        costs = np.arange(asked.cells - len(asked.cases))  # the last ones are fastest tokens
+        np.testing.assert_array_equal(np.sort(np.r_[cells, costs[asked.headline_cells]]), costs)
+        for question, mine in others:
+            assert question.cells == len(mine)
+            ((case, _),) = question.cases
+            which = [(c.model_id, c.workload_id) for c in asked.cases].index((case.model_id, case.workload_id))
+            assert set(mine.tolist()) <= set(costs[asked.cells_of(which)].tolist())

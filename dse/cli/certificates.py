@@ -48,8 +48,10 @@ def certify_command(
     found = []
     for name in [family] if family else list(asked.families):
         problem = certificates.problem_of(asked, known, name, asked.headline.tpot)
-        starts = []  # what is good enough for a tighter limit starts the proof of the next one
-        for limit_s in sorted(_limits(limit, asked)):
+        limits_s = sorted(_limits(limit, asked))
+        starts = certificates.bred_starts(problem, asked, limits_s) if seconds else []
+        # what is good enough for a tighter limit starts the proof of the next one, too
+        for limit_s in limits_s:
             path = None if out is None else out / f"{asked.name}-{name}-{1e3 * limit_s:g}ms.json"
             old = None if path is None or not path.exists() else certificates.still_good(path, asked, known)
             if old is not None and not force and certificates.is_done(old):

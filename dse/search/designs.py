@@ -47,6 +47,11 @@ class Questions:
         mixed = sum(len(self.cases[m[0][0]].prices) for m in self.mixes)
         return (sum(len(c.prices) for c in (*self.cases, *self.variants)) + mixed) * len(self.limits_s) + len(self.cases)
 
+    def cells_of(self, case: int) -> slice:
+        """Costs of a case for every owner under every limit."""
+        limits, owners = len(self.limits_s), [len(c.prices) for c in self.cases]
+        return slice(sum(owners[:case]) * limits, sum(owners[: case + 1]) * limits)
+
     @property
     def headline_cells(self) -> slice:
         """Costs of the headline case, or of the mix that it belongs to, for its owner under every limit."""

@@ -29,15 +29,20 @@ ENDS = 0.5  # share of the steps over the end of a range that stop there
 
 @dataclass(frozen=True)
 class Question:
-    """What is minimised under every limit: the cost in one case, or the weighted mean over the cases of a mix, to one owner."""
+    """What is minimised under every limit, for each owner: the cost in one case, or the weighted mean over the cases of a mix."""
 
-    cases: tuple[tuple[Case, float], ...]  # each with the prices of one owner, and its weight
+    cases: tuple[tuple[Case, float], ...]  # each with the prices of the same owners, and its weight
     limits_s: tuple[float, ...]
+
+    @property
+    def cells(self) -> int:
+        """Owners and limits."""
+        return len(self.cases[0][0].prices) * len(self.limits_s)
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Best chip of every limit: points of the unit cube (as a ledger gives them back), costs under every limit, what it took."""
+    """Best chip of every cell: points of the unit cube (as a ledger gives them back), costs in every cell (by owner, then limit)."""
 
     points: np.ndarray
     costs: np.ndarray
@@ -64,19 +69,20 @@ class _Bench:
         count = len(self.question.cases)
         votes: list[dict[int, int]] = [{} for _ in range(count)]  # by row
         formats: list[dict[str, None]] = [{} for _ in range(count)]
-        least: list[dict[int, tuple[float, int]]] = [{} for _ in range(count)]  # of each limit: cost, row
+        least: list[dict[int, tuple[float, int]]] = [{} for _ in range(count)]  # of each cell: cost, row
         for start in range(0, len(cube), self.block):
             n = min(self.block, len(cube) - start)
             chips = self._chips(cube[start : start + n])
             for c, (case, _) in enumerate(self.question.cases):
                 best, evaluations = screen(chips, case, self.thin, self.wide[c], self.question.limits_s, memo=self.wide_memo)
                 self.evaluations += evaluations
-                limit, who = np.nonzero(best.layout[0, :, :n] >= 0)
-                for t, i in zip(limit.tolist(), who.tolist(), strict=True):
-                    row = int(best.layout[0, t, i])
+                rows, used, costs = (x[..., :n].reshape(self.question.cells, n) for x in (best.layout, best.format, best.cost))
+                cell, who = np.nonzero(rows >= 0)
+                for t, i in zip(cell.tolist(), who.tolist(), strict=True):
+                    row = int(rows[t, i])
                     votes[c][row] = votes[c].get(row, 0) + 1
-                    formats[c][self.thin.formats[best.format[0, t, i]]] = None
-                    least[c][t] = min(least[c].get(t, (np.inf, row)), (float(best.cost[0, t, i]), row))
+                    formats[c][self.thin.formats[used[t, i]]] = None
+                    least[c][t] = min(least[c].get(t, (np.inf, row)), (float(costs[t, i]), row))
         self.fine = []
         for c in range(count):
             leading = list(dict.fromkeys(row for _, row in least[c].values()))
@@ -110,16 +116,16 @@ class _Bench:
         return np.array(list(found)[: SLICES * SLICE], float).reshape(-1, 5)
 
     def score(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Costs (n, limits) and fastest tokens (n,) of at most a block of chips on the chosen shapes."""
+        """Costs (n, cells) and fastest tokens (n,) of at most a block of chips on the chosen shapes."""
         n = len(cube)
         if not all(len(table) for _, table in self.fine):
-            return np.full((n, len(self.question.limits_s)), np.inf), np.full(n, np.inf)
+            return np.full((n, self.question.cells), np.inf), np.full(n, np.inf)
         chips = self._chips(cube)
-        costs, fastest = np.zeros((n, len(self.question.limits_s))), np.full(n, np.inf)
+        costs, fastest = np.zeros((n, self.question.cells)), np.full(n, np.inf)
         for (case, weight), (grid, table) in zip(self.question.cases, self.fine, strict=True):
             best, count = screen(chips, case, grid, table, self.question.limits_s, with_layout=False, memo=self.memo)
             self.evaluations += count
-            costs += weight * best.cost[0].T[:n]
+            costs += weight * best.cost.reshape(self.question.cells, -1).T[:n]
             fastest = np.minimum(fastest, best.fastest[:n])
         return costs, fastest
 
@@ -147,7 +153,7 @@ def refine(
     """Breed chips for one question.
 
     Args:
-        shop: The family's space and what its chips are built with. question: Case, owner, limits. grid: The study's layouts, with the
+        shop: The family's space and what its chips are built with. question: Case, owners, limits. grid: The study's layouts, with the
             formats that the chips may use. start: Points (n, d) of known chips. rounds: Of ``block`` chips each.
         rng: Of every draw. fresh: Share of the rounds in which chips are bred from nothing; the best of them then join the known ones,
             which may all lie in one basin.
@@ -157,10 +163,9 @@ def refine(
     if other is not None:
         start, rounds = np.concatenate([start, other.points]), rounds - alone
     space, bench = shop.space, _Bench(shop, question, grid, block)
-    limits = len(question.limits_s)
 
     def empty() -> explore.Archive:
-        return explore.Archive.empty(space.dimension, limits, [v.size for v in space.variables])
+        return explore.Archive.empty(space.dimension, question.cells, [v.size for v in space.variables])
 
     archive = empty()
     points = start if len(start) else rng.random((block, space.dimension))
@@ -186,3 +191,18 @@ def headline_question(questions: Questions) -> Question:
     weights = next((dict(m) for m in questions.mixes if at in dict(m)), {at: 1.0})
     cases = [(questions.cases[i], w) for i, w in weights.items()]
     return Question(tuple((replace(c, prices=(c.prices[owner],)), w) for c, w in cases), questions.limits_s)
+
+
+def other_questions(questions: Questions) -> list[tuple[Question, np.ndarray]]:
+    """What a study asks beside its headline: every case with the owners that are left, and where their costs stand among the cells."""
+    found, limits = [], len(questions.limits_s)
+    mixed = {i for mix in questions.mixes if questions.headline_case in dict(mix) for i, _ in mix}
+    for i, case in enumerate(questions.cases):
+        asked = i == questions.headline_case or i in mixed
+        owners = [k for k in range(len(case.prices)) if not (asked and k == questions.headline_scenario)]
+        if owners:
+            first = questions.cells_of(i).start
+            cells = np.concatenate([first + k * limits + np.arange(limits) for k in owners])
+            some = replace(case, prices=tuple(case.prices[k] for k in owners))
+            found.append((Question(((some, 1.0),), questions.limits_s), cells))
+    return found

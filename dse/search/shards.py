@@ -20,7 +20,8 @@ from dse.space import Space
 LOOK, ROUND, FINISH = "look", "round", "finish"
 ENDED = "ended_by_gap"  # attribute of a ledger whose search need not go on
 ORIGIN = {LOOK: "looked", FINISH: "finished"}  # of the chips that the headline's own search found
-Polish = Callable[[np.ndarray, int, np.random.Generator], tuple[np.ndarray, int]]  # points, rounds, draws: better points, evaluations
+# points, their costs (those of an archive, where it has any), rounds, draws: better points, chips and evaluations that it took
+Polish = Callable[[np.ndarray, np.ndarray | None, int, np.random.Generator], tuple[np.ndarray, int, int]]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def run_shard(
     Args:
         plan: What and how much. ledger: Its Optuna study. evaluate_block: Values of a block of designs to ``Scores``.
         tick: Called after each step with chips and evaluations done in it.
-        polish: Searches the headline question alone (needed where the plan looks or finishes).
+        polish: Searches the headline question alone, and after the search the others (needed where the plan looks or finishes).
         start: Points of chips of an earlier study. until: Stop after so many steps. enough: Asked after each finish, with what it found:
             whether the search may end there.
 
@@ -176,11 +177,12 @@ def run_shard(
             rounds = plan.look if kind == LOOK else plan.finish
             known = archive.points if len(archive) else points_of(plan.space, [_defaults(plan.space)])[1]
             known = known if start is None or kind != LOOK else np.concatenate([known, start])
-            cube, evaluations = polish(known, rounds, ledgers.seed_of(plan.seed, f"{plan.label}/{kind}", number))
+            costs = archive.costs if kind == FINISH and len(archive) else None
+            cube, chips, evaluations = polish(known, costs, rounds, ledgers.seed_of(plan.seed, f"{plan.label}/{kind}", number))
+            counts["chips_refined"] += chips
             cube = cube if kind != LOOK or start is None else np.concatenate([cube, start])
             cube = cube if len(cube) else known[:1]
             asked, chips, proposal = len(cube), 0, ledgers.Asked([], None, [])
-            counts["chips_refined"] += rounds * plan.block
             counts["evaluations"] += evaluations
         named, scores = scored(plan, evaluate_block, cube)
         _, points = points_of(plan.space, named)

@@ -88,6 +88,7 @@ _SEARCH_FIELDS: dict[str, Check] = {
     "asked": whole(0),
     "bred": whole(0),
     "finish": whole(0),
+    "finish_others": whole(0),
     "certify": whole(0),
     "gap": positive,
     "warm_start": text,
