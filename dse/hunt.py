@@ -62,7 +62,8 @@ class Found:
     """What a shard ended with."""
 
     archive: explore.Archive
-    finished: tuple[Mapping[str, Any], ...]  # decisions of the chips that the finish of the headline found
+    finished: tuple[Mapping[str, Any], ...]  # decisions of the chips that the finish found
+    served: np.ndarray  # (cells,), where one of them is the best there is: cells that the finish searched on every batch
     counts: Mapping[str, int]
 
 
@@ -111,7 +112,12 @@ def search_shard(
     )
     archive = run_shard(plan, ledger, scorer, tick, polish, start, until, enough)
     counts = {k: int(ledger.study.user_attrs.get(k, 0)) for k in COUNTED}
-    return Found(archive, tuple(e.decisions for e in finished(ledger)), counts)
+    last = finished(ledger)
+    searched = np.concatenate([np.r_[questions.headline_cells], *(cells for _, cells in other_questions(questions))])
+    served = np.zeros(questions.cells, bool)
+    if last and study.search.finish_others:
+        served[searched] = np.isfinite(np.array([e.front for e in last])[:, searched]).any(axis=0)
+    return Found(archive, tuple(e.decisions for e in last), served, counts)
 
 
 def simulator_of(study: Study) -> Simulator | None:

@@ -145,10 +145,15 @@ def _body(chip: Chip) -> dict[str, float]:
 
 
 def winners_of(
-    shard: Shard, archive: explore.Archive, study: Study, catalog: Catalog, also: Sequence[Mapping[str, Any]] = ()
+    shard: Shard,
+    archive: explore.Archive,
+    study: Study,
+    catalog: Catalog,
+    also: Sequence[Mapping[str, Any]] = (),
+    served: np.ndarray | None = None,
 ) -> list[Winner]:
-    """The cheapest chip of every cell, and the designs in ``also``, built once more in double precision."""
-    keep = explore.leaders(archive.costs, keep=1)
+    """The designs in ``also``, and the cheapest chip of every cell that these do not serve already, built once more in double precision."""
+    keep = explore.leaders(archive.costs if served is None else archive.costs[:, ~served], keep=1)
     points = archive.points[keep]
     if len(also):
         space = shop_of(shard.family, study.families[shard.family], catalog).space

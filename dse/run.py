@@ -165,7 +165,8 @@ def run_study(
             _text(folder),
         )
         found, counts = search_all(plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce), deadline)
-    winners = [w for s in shards if s.label in found for w in winners_of(s, found[s.label].archive, plan, book, found[s.label].finished)]
+    ended = [(s, found[s.label]) for s in shards if s.label in found]
+    winners = [w for s, f in ended for w in winners_of(s, f.archive, plan, book, f.finished, f.served)]
     if plan.kind == "claims":
         came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']:,} chips"
         facts = {"seed": seed, "budget": budget, "counts": counts, "designs_from": came}
