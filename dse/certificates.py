@@ -292,12 +292,6 @@ def study_of(certificate: Certificate, catalog: Catalog) -> Study:
     return read_study(certificate.study, catalog)
 
 
-def to_attrs(certificates: Sequence[Certificate]) -> dict[str, str]:
-    """Attributes of a Dataset: everything but the trees, as JSON."""
-    short = [{k: v for k, v in asdict(c).items() if k not in ("trees", "history", "shadow_prices")} for c in certificates]
-    return {"certificates": json.dumps(short)}
-
-
 def beside(folder: Path, study: Study, catalog: Catalog) -> list[Certificate]:
     """Certificates in a folder that were issued for exactly this study and catalogue; what cannot be read is left out."""
     found = [still_good(path, study, catalog) for path in sorted(folder.glob(f"{study.name}-*.json"))]

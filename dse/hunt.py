@@ -7,6 +7,7 @@ processes change nothing: a shard depends on its ledger alone.
 from __future__ import annotations
 
 import functools
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -194,7 +195,7 @@ def search_all(
     if workers > 1 and len(shards) > 1:
         if not hunt.is_file:
             open_storage(hunt.where)  # a database gets its tables before two processes ask for them
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:  # ends quietly
             for until in (1, None) if looks else (None,):
                 for n, done in enumerate(as_completed([pool.submit(_worker, s, hunt, until) for s in shards]), 1):
                     label, result = done.result()

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,7 @@ def run_study(
     Raises:
         InputError: something in study, catalogue or arguments is wrong. InfeasibleError: no design meets the limits.
     """
-    start = time.monotonic()
+    clock = _Clock()
     report = progress or (lambda *_: None)
     book = load_catalog(catalog)
     searched = book.sha256  # added chips are no part of the search: they may join or leave when it is resumed
@@ -149,7 +150,7 @@ def run_study(
     where: str | Path = storage or (folder / "study.journal" if folder is not None else "")
     shards, questions = shards_of(plan, book), questions_of(plan, book)
     limit = max_seconds if max_seconds is not None else plan.max_seconds
-    deadline = None if limit is None else start + limit
+    deadline = None if limit is None else clock.start + limit
     known = known_designs(plan, book) if plan.kind == "claims" else []
     with tempfile.TemporaryDirectory() as scratch:
         ledger = where or Path(scratch) / "study.journal"
@@ -164,15 +165,16 @@ def run_study(
             isinstance(ledger, Path),
             _text(folder),
         )
-        found, counts = search_all(plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce), deadline)
+        found, counts = search_all(
+            plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce, clock), deadline
+        )
     ended = [(s, found[s.label]) for s in shards if s.label in found]
     winners = [w for s, f in ended for w in winners_of(s, f.archive, plan, book, f.finished, f.served)]
     if plan.kind == "claims":
         came = f"the result of {plan.designs_from}" if known else f"a search of {counts['chips_screened']:,} chips"
         facts = {"seed": seed, "budget": budget, "counts": counts, "designs_from": came}
         ds = settled(plan, book, known or candidates(winners), added, facts, report)
-        ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
-        return _written(ds, folder, report)
+        return _written(ds, folder, report, clock)
     winners += bred(plan, book, winners, seed, report)
     winners += real_chips(plan, book, added)
     cells = _cells(winners, plan, questions, report) if winners else []
@@ -182,7 +184,6 @@ def run_study(
     run = {
         "measured": measured_points(plan.models, plan.workloads, book),
         "seed": seed, "budget": budget, "counts": counts, "stopped_by": _stopped(counts, len(shards)), "added_chips": added,
-        "wall_time_s": round(time.monotonic() - start, 3),
         "ttft_limit_s": {c.workload_id: c.ttft_limit_s for c in questions.cases if np.isfinite(c.ttft_limit_s)},
     }  # fmt: skip
     ds = to_dataset([w.design for w in winners], coordinates, cells, attributes(plan, book, dict.fromkeys(s.family for s in shards), run))
@@ -190,8 +191,7 @@ def run_study(
         ds = of_stated_worth(ds, plan.layouts.quality)
     if simulator is not None:  # what follows is said of the model
         ds.attrs["simulator"] = f"{simulator.name} (sha256 {simulator.sha256[:12]})"
-        ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
-        return _written(ds, folder, report)
+        return _written(ds, folder, report, clock)
     if questions.variants:
         report(0, 1, "three objectives")
         ds = with_tradeoff(ds, plan, questions, winners)
@@ -205,8 +205,7 @@ def run_study(
         ds = quick(ds, plan, book, questions, seed, budget, report)
         report(0, 1, "proofs")
         _attach_certificates(ds, [c for place in places for c in beside(place, plan, book)] + proofs.all(), plan)
-    ds.attrs["wall_time_s"] = round(time.monotonic() - start, 3)
-    return _written(ds, folder, report)
+    return _written(ds, folder, report, clock)
 
 
 def _stopped(counts: Mapping[str, int], shards: int) -> str:
@@ -219,8 +218,32 @@ def _stopped(counts: Mapping[str, int], shards: int) -> str:
     )
 
 
-def _written(ds: xr.Dataset, folder: Path | None, report: Progress) -> xr.Dataset:
+@dataclass
+class _Clock:
+    """When a run began, and how long it took to its first picture: seconds of the wall and of this process's computing."""
+
+    start: float = field(default_factory=time.monotonic)
+    cpu: float = field(default_factory=time.process_time)
+    looked: dict[str, float] = field(default_factory=dict)
+
+    def look(self) -> str:
+        """Note the first picture; what a person is told."""
+        self.looked = {
+            "first_look_s": round(time.monotonic() - self.start, 3),
+            "first_look_cpu_s": round(time.process_time() - self.cpu, 3),
+        }
+        return f"after {self.looked['first_look_s']:.1f} s ({self.looked['first_look_cpu_s']:.1f} s of computing)"
+
+    def times(self) -> dict[str, float]:
+        """Attributes of the Dataset."""
+        return {
+            "wall_time_s": round(time.monotonic() - self.start, 3), "cpu_time_s": round(time.process_time() - self.cpu, 3), **self.looked,
+        }  # fmt: skip
+
+
+def _written(ds: xr.Dataset, folder: Path | None, report: Progress, clock: _Clock) -> xr.Dataset:
     """The Dataset, saved with its report where there is a folder."""
+    ds.attrs.update(clock.times())
     if folder is not None:
         from dse.report import write_report
 
@@ -231,7 +254,9 @@ def _written(ds: xr.Dataset, folder: Path | None, report: Progress) -> xr.Datase
     return ds
 
 
-def _picture(study: Study, shards: Sequence[Shard], catalog: Catalog, folder: Path | None, announce: Callable[[str], None]) -> Picture:
+def _picture(
+    study: Study, shards: Sequence[Shard], catalog: Catalog, folder: Path | None, announce: Callable[[str], None], clock: _Clock
+) -> Picture:
     """What draws the first look into the folder of a run; nothing where there is none."""
     if folder is None or study.kind == "claims":
         return lambda _: None
@@ -244,7 +269,7 @@ def _picture(study: Study, shards: Sequence[Shard], catalog: Catalog, folder: Pa
 
         found = {narrow.get(label, label): values.tolist() for label, values in costs.items()}
         path = write_first_look(folder, ", ".join(names), study.limits.tpot, found, list(narrow.values()))
-        announce(f"first look: {path}")
+        announce(f"first look {clock.look()}: {path}")
 
     return draw
 

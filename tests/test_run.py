@@ -73,7 +73,7 @@ die_area = "700 mm2"
 price = "15000 USD_2026"
 """
 ROUNDS = 4 + 2  # of each of the two shards, with its first look and its finish
-VOLATILE = ("created_utc", "wall_time_s", "git_commit", "git_dirty")
+VOLATILE = ("created_utc", "wall_time_s", "cpu_time_s", "first_look_s", "first_look_cpu_s", "git_commit", "git_dirty")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
     from dse.study import Study
 
 JOURNAL = "study.journal"
-COUNTS = ("seed", "budget", "chips_screened", "evaluations", "wall_time_s", "study_sha256", "catalog_sha256", "stopped_by")
+LARGE = 2000  # chips from which on a second process pays for its start
+COUNTS = (
+    "seed",
+    "budget",
+    "chips_screened",
+    "evaluations",
+    "wall_time_s",
+    "cpu_time_s",
+    "first_look_s",
+    "first_look_cpu_s",
+    "study_sha256",
+    "catalog_sha256",
+    "stopped_by",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +55,10 @@ def run_command(
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="URL", help="Optuna storage; a journal file in DIR by default.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Processes.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Processes; two by default where a study is large and has the cores."),
+    ] = None,
     add_chip: Annotated[
         list[str] | None, typer.Option("--add-chip", metavar="ID,...", help="Further real chips: ids or TOML files.")
     ] = None,
@@ -66,7 +83,9 @@ def run_command(
     from dse.run import run_study
 
     options: dict[str, Any] = {"budget": budget, "seed": seed, "out": folder, "resume": resume, "force": force, "storage": storage}
-    options |= {"workers": workers, "add_chips": chips, "catalog": catalog, "max_seconds": max_seconds}
+    large = (asked.budget if budget is None else budget) >= LARGE and (max_seconds or asked.max_seconds) is None
+    processes = workers or (min(2, os.cpu_count() or 1) if large else 1)
+    options |= {"workers": processes, "add_chips": chips, "catalog": catalog, "max_seconds": max_seconds}
     try:
         with progress() as report:
             ds = run_study(asked, **options, progress=report, announce=say)

@@ -228,6 +228,8 @@ def rerun(page: P.Page) -> None:
         "git_commit",
         "created_utc",
         "wall_time_s",
+        "cpu_time_s",
+        "first_look_s",
         "counts",
         "simulator",
         *sorted(str(k) for k in ds.attrs if "version" in str(k)),

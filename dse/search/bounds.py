@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -32,6 +33,7 @@ from dse.types import SLACK_TOLERANCE, Chip, Number, Slacks, Store, named_format
 SLACK = 1e-9  # relative, of every bound and limit: far more than what rounding adds up to
 ENDLESS = 1e30  # of a capacity or a power
 CHUNK = 4096  # boxes in one call: one compiled shape
+AHEAD = 8  # calls on their way while the results of an earlier one are read: every core has work
 
 # Which way functions of the families go, in the domain of the design variables; their formulas repeat arguments.
 WHOLE = (
@@ -319,11 +321,20 @@ def bounder(problem: Problem) -> Callable[[np.ndarray, np.ndarray, np.ndarray, n
     call = _compiled(problem)
 
     def in_chunks(low: np.ndarray, high: np.ndarray, rows: np.ndarray, formats: np.ndarray) -> np.ndarray:
-        found = np.empty(len(low))
+        found, waiting = np.empty(len(low)), deque[tuple[int, jax.Array]]()
+
+        def take() -> None:
+            start, values = waiting.popleft()
+            count = min(CHUNK, len(low) - start)
+            found[start : start + count] = np.asarray(values)[:count]
+
         for start in range(0, len(low), CHUNK):
             at = np.minimum(np.arange(start, start + CHUNK), len(low) - 1)
-            count = min(CHUNK, len(low) - start)
-            found[start : start + count] = np.asarray(call(low[at], high[at], rows[at], formats[at], problem.limit_s))[:count]
+            waiting.append((start, call(low[at], high[at], rows[at], formats[at], problem.limit_s)))
+            if len(waiting) > AHEAD:
+                take()
+        while waiting:
+            take()
         return found
 
     return in_chunks

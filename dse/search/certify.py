@@ -21,7 +21,9 @@ from dse.search.designs import build_block
 from dse.search.layouts import is_mixture, to_layout
 from dse.types import Deployment, named_format
 
-ROUND = 16384  # boxes halved in a round
+ROUND = 16384  # boxes halved in a round, at least
+SHARE = 1 / 8  # of those that are open: so that sorting them costs little beside bounding them
+MOST = 131_072
 SAMPLE = 160  # boxes of a round in which every variable is tried, to learn which one to halve
 TRIES = 4096  # points tried for a better design
 TRY_EACH = 2  # rounds
@@ -161,7 +163,7 @@ class _Search:
     def next(self, enough: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The boxes with the lowest bounds, which leave."""
         bounds = self.nodes["bound"][self.open["node"]]
-        count = min(ROUND, len(bounds))
+        count = min(max(ROUND, min(round(SHARE * len(bounds)), MOST)), len(bounds))
         taken = self.open.take(np.argpartition(bounds, count - 1)[:count])
         now = self.nodes["bound"][taken["node"]]
         self.aside = min(self.aside, float(now[now >= enough].min(initial=np.inf)))
