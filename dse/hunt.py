@@ -90,12 +90,13 @@ def search_shard(
 
     def polish(points: np.ndarray, costs: np.ndarray | None, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
         found = [refine(shop, asked, grid, points, rounds, rng, plan.block, FRESH if len(points) > 1 else 0.0)]
-        best[0] = float(found[0].costs[:, headline].min()) if len(found[0].costs) else np.inf
         if costs is not None and study.search.finish_others:
-            for question, cells in other_questions(questions):
-                lead = points[explore.leaders(costs[:, cells], keep=1)]
+            # each begins with what leads there and with all that was found before; so does the headline, once more at the end
+            for question, cells in [*other_questions(questions), (asked, np.r_[questions.headline_cells])]:
+                lead = np.concatenate([points[explore.leaders(costs[:, cells], keep=1)], *(f.points for f in found)])
                 if len(lead):
                     found.append(refine(shop, question, grid, lead, study.search.finish_others, rng, plan.block))
+        best[0] = min((float(f.costs[:, headline].min()) for f in (found[0], found[-1]) if len(f.costs)), default=np.inf)
         return np.concatenate([f.points for f in found]), sum(f.chips for f in found), sum(f.evaluations for f in found)
 
     def enough(_: list[Entry]) -> bool:
