@@ -9,21 +9,25 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dse.analysis import breakeven, elasticity, flips, limits, regret, uncertainty
+from dse.analysis import breakeven, elasticity, flips, limits, middles, regret, uncertainty
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
 from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
+from dse.analysis.market import Market
 from dse.analysis.optima import Asked, Start, reoptimised
 from dse.analysis.redesign import compared
+from dse.analysis.together import Scene
 from dse.catalog import Catalog, load_catalog
 from dse.errors import InputError
 from dse.questions import grid_of, questions_of, row_of, shop_of
 from dse.search.designs import Questions, build_block
+from dse.search.layouts import Grid, is_mixture, layout_table
 from dse.search.shards import points_of
 from dse.study import Study, read_study
 from dse.types import Chip
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[float, float, str], None]
-SAMPLES, OTHERS, EXPLAINED = 32768, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
+SAMPLES, OTHERS, EXPLAINED = 65536, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
 QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
@@ -77,8 +81,9 @@ def with_uncertainty(
     sampled = found[head.model_id, head.workload_id]
     out.attrs["uncertainty"] = json.dumps({"samples": sizes[0], "samples_of_other_cases": sizes[1], "seed": seed, **_counted(sampled)})
     limit = headline_limit(study, questions)
-    competitors = competitors_of(ds, head, uncertainty.spaces_of(study, catalog))
-    told = uncertainty.explain(sampled, catalog, competitors, questions.headline_scenario, limit, sizes[2], seed)
+    known = middles.middles(catalog, sampled.factors, sampled.competitors, sampled.question, questions.headline_scenario, limit)
+    out = middles.into(out, known)
+    told = uncertainty.explain(sampled, catalog, questions.headline_scenario, limit, sizes[2], seed)
     return uncertainty.explained_into(out, told, sampled.factors) if told else out
 
 
@@ -160,27 +165,55 @@ def start_of(c: Competitor, study: Study) -> Start:
 
 
 def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
-    """The Dataset with the nearest flips between families found again with designs that follow, three of them searched on both sides."""
+    """The Dataset with every flip and every pair found again with designs that follow, three flips searched from nothing on both sides."""
     setting = setting_of(ds, study, catalog, questions)
-    if setting is None or "flip_multiple" not in ds or FAMILIES not in ds["against"].values:
+    if setting is None or "flip_multiple" not in ds:
         return ds
     named = {x.name: x for x in breakeven.named_levers(catalog, records_of(study, catalog))}
     sides = [c for side in setting.sides.values() for c in side]
     named |= {x.name: x for x in breakeven.factor_levers(catalog, factors_of(study, catalog, {k for c in sides for k in c.kernels}))}
-    leader = next(f["leader"] for f in json.loads(ds.attrs["breakeven"]) if f["against"] == FAMILIES)
+    facts = {f["against"]: f for f in json.loads(ds.attrs["breakeven"])}
+    leader, *rivals = (n for n in setting.names if n != EXISTING)
+    market = market_of(setting, study, catalog, seed)
+    real = replace(setting, sides={k: v for k, v in setting.sides.items() if k == EXISTING})
+
+    def existing(rows: Sequence[Mapping[breakeven.Lever, float]]) -> np.ndarray:
+        return breakeven.costs_at(real, catalog, rows)[0]
+
+    turns: dict[str, list[flips.Turn]] = {}
+    for against, f in facts.items():
+        whom = tuple(rivals) if against == FAMILIES else (EXISTING,)
+        known, never = flips.turns_of(ds, against, named, whom)
+        if against == FAMILIES and never:
+            own = replace(setting, sides={leader: setting.sides[leader]})
+            fixed = np.log(breakeven.costs_at(own, catalog, [t.row(t.first) for t in never])[0])
+            known += flips.open_ends(market, rivals, never, fixed)
+        turns[against] = known + flips.pair_turns(f, named, whom)
+    done = iter(flips.followed(market, leader, [t for some in turns.values() for t in some], existing, EXISTING))
+    found = {against: [next(done) for _ in some] for against, some in turns.items()}
+    alone = {k: [r for r in rows if not r.turn.held] for k, rows in found.items()}
+    lines = {k: [(r.turn.held[0][1], r.multiple) for r in rows if r.turn.held] for k, rows in found.items()}
+    near = sorted((r for r in alone.get(FAMILIES, []) if r.leader in rivals), key=lambda r: abs(np.log(r.multiple)))[:CHECKED]
     asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
-    starts = {f: start_of(setting.sides[f][0], study) for f in setting.names if f != EXISTING}
-
-    near = [f for f in flips.nearest_of(ds, FAMILIES) if f.leader in starts and f.leader != leader][:FOLLOWED]
-    pairs = {rival: flips.Pair(starts[leader], starts[rival], asked, catalog, seed) for rival in {f.leader for f in near}}
-    found = [flips.found_anew(pairs[f.leader], named[f.lever], f) for f in near]
-    order = sorted((i for i, r in enumerate(found) if np.isfinite(r.multiple)), key=lambda i: abs(np.log(found[i].multiple)))
-    for i in order[:CHECKED]:
-        found[i] = flips.confirmed(pairs[found[i].rival], named[found[i].lever], found[i], questions.limits_s)
-    return flips.into(ds, found)
+    starts = {f: start_of(setting.sides[f][0], study) for f in (leader, *rivals)}
+    checked = []
+    for r in near:
+        flip = flips.Reoptimised(r.turn.lever.name, r.turn.fixed, r.multiple, r.slope, leader, r.leader)
+        pair = flips.Pair(starts[leader], starts[r.leader], asked, catalog, seed)
+        checked.append(flips.confirmed(pair, market, r.turn.lever, flip, questions.limits_s))
+    return flips.into(ds, alone, checked, lines)
 
 
-FOLLOWED, CHECKED = 5, 3  # nearest flips in which designs follow, and those of them that are searched on both sides
+def market_of(setting: breakeven.Setting, study: Study, catalog: Catalog, seed: int) -> Market:
+    """The families of a comparison, ready to be re-optimised together."""
+    case = setting.question.case
+    stages = np.unique(layout_table(case.model, Grid())[:, 1]).tolist()
+    families = {f: side[0] for f, side in setting.sides.items() if f != EXISTING}
+    scene = Scene(case, study.headline.tpot)
+    return Market(scene, catalog, study.headline.scenario, families, seed, stages, is_mixture(case.model))
+
+
+CHECKED = 3  # nearest flips that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
@@ -220,9 +253,10 @@ def with_breakevens(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Q
     factors = [f for f in factors_of(study, catalog, {k for c in sides for k in c.kernels}) if not f.name.startswith(tuple(foreign))]
     others = breakeven.factor_levers(catalog, factors)
     leader, *rivals = (n for n in setting.names if n != EXISTING)
-    found = [breakeven.ranking(setting, catalog, FAMILIES, leader, rivals, named, others)] if rivals else []
+    known = breakeven.Costs(setting, catalog)
+    found = [breakeven.ranking(known, FAMILIES, leader, rivals, named, others)] if rivals else []
     if EXISTING in setting.sides:
-        found.append(breakeven.ranking(setting, catalog, EXISTING, leader, [EXISTING], named, others))
+        found.append(breakeven.ranking(known, EXISTING, leader, [EXISTING], named, others))
     return breakeven.into(ds, found)
 
 

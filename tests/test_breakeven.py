@@ -109,7 +109,7 @@ def test_a_flip_is_where_exact_costs_cross(cat, study, setting):
     leader, rival = order
     turned = B.Lever("price of the leader", tuple(("families", leader, n) for n in ("mac", "design")), 0.5, 2.0, 100.0)
     candidates = [turned, *B.named_levers(cat, records_of(study, cat))]
-    function = B.leads(setting, cat, leader, [rival])
+    function = B.leads(B.Costs(setting, cat), leader, [rival])
     flips = [n for f in B.flips(function, candidates, names) if (n := B.nearest(f))]
     assert flips
     first = min(flips, key=lambda f: abs(np.log(f.multiple)))

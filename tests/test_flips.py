@@ -10,8 +10,11 @@ import pytest
 
 from dse import certificates
 from dse.analysis import flips as F
+from dse.analysis import market as M
 from dse.analysis import optima as O
-from dse.analysis.breakeven import Flip, Lever, named_levers
+from dse.analysis import roots as R
+from dse.analysis import together as T
+from dse.analysis.breakeven import Flip, Lever, multiplied, named_levers
 from dse.analysis.inputs import records_of, scaled
 from dse.analysis.optima import Start
 from dse.catalog import load_catalog
@@ -106,48 +109,172 @@ def test_all_prices_together_have_slope_one(start, catalog, asked, best):
 @pytest.mark.parametrize("first", [0.05, 0.5, 2.5])
 def test_root_of_a_known_lead(first, slopes):
     def lead(x):
-        return F.Lead(1.0 - x**3, -3 * x**2 if slopes else float("nan"))
+        return R.Lead(1.0 - x**3, -3 * x**2 if slopes else float("nan"))
 
-    x, found = F.root(lead, first, 100.0)
+    x, found = R.root(lead, first, 100.0)
     assert x == pytest.approx(1.0, abs=0.02) and abs(found.value) < F.BESIDE
 
 
 def test_root_downwards_and_past_what_cannot_be_built():
     def lead(x):
-        return F.Lead(np.inf if x < -2 else -np.inf if x > 0.5 else 1.0 + x, 1.0)
+        return R.Lead(np.inf if x < -2 else -np.inf if x > 0.5 else 1.0 + x, 1.0)
 
-    assert F.root(lead, -0.3, 100.0)[0] == pytest.approx(-1.0, abs=1e-6)
-    assert F.root(lambda x: F.Lead(1.0 + x / 100, 0.01), -0.3, 100.0) is None  # nothing within reach
-    x, found = F.root(lead, 0.3, 100.0)  # the leader drops out without ever being dearer
+    assert R.root(lead, -0.3, 100.0)[0] == pytest.approx(-1.0, abs=1e-6)
+    assert R.root(lambda x: R.Lead(1.0 + x / 100, 0.01), -0.3, 100.0) is None  # nothing within reach
+    x, found = R.root(lead, 0.3, 100.0)  # the leader drops out without ever being dearer
     assert x == pytest.approx(0.5, abs=0.1) and found.value == -np.inf
+
+
+@pytest.mark.parametrize("slopes", [True, False])
+@pytest.mark.parametrize("first", [-2.0, 0.2, 1.5])
+def test_root_of_a_line_on_either_side_of_the_start(first, slopes):
+    for sign in (1, -1):
+        line = R.Line(first, 100.0, rising=sign > 0)
+        while not line.done:
+            line.tell(R.Lead(sign * (line.x - 0.7), sign * 1.0 if slopes else float("nan")))
+        assert line.at[0] == pytest.approx(0.7, abs=0.02)
+    never = R.Line(first, 100.0, rising=True)
+    while not never.done:
+        never.tell(R.Lead(1.0, 0.0))
+    assert never.at is None
+
+
+# --- many rows at once against one design at a time ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rows(catalog, asked, start, levers):
+    """The stated catalogue, and each of SHORT a little larger and smaller, as books; the design starts in all."""
+    multiples = [{}, *({levers[n]: float(np.exp(s * CHANGE))} for n in SHORT for s in (1, -1))]
+    books = T.books_of(multiplied(catalog, multiples, len(multiples)), len(multiples), [FAMILY], asked.scenario)
+    layout = [LAYOUT[n] for n in ("tp", "pp", "dp", "ep", "batch")]
+    one = T.start(start.shop(catalog).space, DESIGN, layout, LAYOUT["format"])
+    scene = T.Scene(asked.case, LIMIT_S)
+    return scene, books, T.improved(scene, books, T.joined([one.rows(i) for i in range(len(multiples))]), 25, 0)
+
+
+def test_rows_reach_what_a_polish_of_one_design_reaches(rows, best):
+    _, _, found = rows
+    assert (found.worst >= T.MET).all()
+    assert np.exp(found.met[0]) == pytest.approx(best.cost, rel=2e-3)  # the batch is a real number here
+    assert np.exp(found.met[0]) < best.cost * (1 + 5e-4)
+
+
+def test_a_program_of_two_rows_is_that_of_each_alone():
+    """Minimise the larger of x - y and y - x + x^2-like pieces: two rows with known corners, solved together and alone."""
+    rng = np.random.default_rng(0)
+    k, p, v, m = 2, T.POINTS, 3, 2
+    slopes = T.Slopes(rng.normal(size=(k, p)), 0.1 + rng.random((k, p, m)), rng.normal(size=(k, p, v)), rng.normal(size=(k, p, v, m)))
+    at = np.full((k, v), 0.5)
+    points = np.repeat(at[:, None], p, axis=1)
+    held, least = np.zeros(k, bool), np.zeros(k)
+    both = T.programs(slopes, points, at, np.full(k, 0.1), held, least)
+    for i in range(k):
+        part = T.Slopes(*(getattr(slopes, n)[i : i + 1] for n in ("cost", "slack", "cost_slope", "slack_slope")))
+        alone = T.programs(part, points[i : i + 1], at[i : i + 1], np.full(1, 0.1), held[:1], least[:1])
+
+        def value(step, part=part):
+            worst = np.maximum(-(part.slack[0] + np.einsum("pvm,v->pm", part.slack_slope[0], step)).min(), 0.0)
+            return (part.cost[0] + part.cost_slope[0] @ step).max() + T.PENALTY * worst
+
+        assert value(both.step[i]) == pytest.approx(value(alone.step[0]), abs=1e-7)
+        assert both.cost[i].sum() == pytest.approx(1.0)  # multipliers of the pieces of the cost
+        for other in 0.1 * (2 * rng.random((200, v)) - 1):
+            assert value(other) > value(both.step[i]) - 1e-7
+
+
+def test_slopes_of_rows_are_differences_of_rows_designed_anew(rows, catalog, levers, asked, start):
+    scene, _, found = rows
+    for i, name in enumerate(SHORT):
+        up, down = found.met[1 + 2 * i], found.met[2 + 2 * i]
+        step = {s: T.books_of(multiplied(catalog, [{levers[name]: float(np.exp(s * M.STEP))}], 1), 1, [FAMILY], asked.scenario)
+                for s in (-1, 0, 1)}  # fmt: skip
+        one = found.at(slice(0, 1))
+        slope = M.slopes_of(scene, step[1], step[0], step[-1], one.starts)
+        assert slope[0] == pytest.approx((up - down) / (2 * CHANGE), rel=0.03), name
+
+
+def test_neighbours_differ_in_what_a_polish_keeps(start, catalog):
+    layout = [LAYOUT[n] for n in ("tp", "pp", "dp", "ep", "batch")]
+    one = T.start(start.shop(catalog).space, DESIGN, layout, LAYOUT["format"])
+    near = M.neighbours(one, ("fp8", "nvfp4"), (1.0, 2.0, 4.0), False, np.random.default_rng(0))
+    own = M.signature(one, 0)
+    apart = [sum(a != b for a, b in zip(M.signature(near, i), own, strict=True)) for i in range(len(near))]
+    assert max(apart) <= 4 and sum(n == 1 for n in apart) > 15  # two counts, or two changes of them
+    assert "nvfp4" in near.format and 2.0 in near.layout[:, 1]
 
 
 # --- two families that are known ---------------------------------------------------------------------------------------------------
 
 
-class Known(F.Pair):
-    """A market of two whose best costs are formulas: leader x^2, rival 4 x^(1/2), even at 4^(2/3)."""
+class Best:
+    """Costs that are formulas of the multiple."""
 
-    stated = (None, None)
+    def __init__(self, cost):
+        self.cost = np.asarray(cost)
 
-    def best(self, lever, multiple, known):
-        return tuple(type("Best", (), {"cost": c})() for c in (multiple**2, 4 * multiple**0.5))
+    def at(self, index):
+        return Best(self.cost[index])
 
-    def slope(self, lever, multiple, found):
-        return 0.5 - 2.0
 
-    def afresh(self, lever, multiple, limits_s):
+class KnownMarket:
+    """A market of two whose best costs are formulas: leader x^2, rival 4 x^(1/2), even at 4^(2/3); a third that nothing touches."""
+
+    def __init__(self, catalog, lever):
+        self.formulas = {"sram": (0.0, 2.0), "hbm_gpu": (np.log(4), 0.5), "burned_in": (np.log(9), 0.0)}
+        self.catalog, self.place = catalog, lever.places[0]
+        self.competitors = dict.fromkeys(self.formulas)
+        self.optimum = {f: Best([a]) for f, (a, _) in self.formulas.items()}
+        self.asked = []
+
+    def books(self, catalog, n):
+        kind, identity, name = self.place
+        value = catalog.records[kind][identity].values[name].value
+        return np.log(np.ravel(value) / self.catalog.records[kind][identity].values[name].value)
+
+    def touched(self, family, books, rows):
+        return np.array([self.formulas[family][1] != 0 for _ in rows])
+
+    def best(self, family, books, rows, known=None, steps=0):
+        a, b = self.formulas[family]
+        self.asked.append((family, len(rows)))
+        found = Best(a + b * books[list(rows)])
+        found.kept_cost = np.full(len(rows), np.inf)
+        return found
+
+    def beside(self, family, books, rows, best):
+        return best
+
+    def slopes(self, up, middle, down, best, rows):
+        (family, _) = self.asked[-1]
+        return np.full(len(rows), self.formulas[family][1])
+
+
+@pytest.fixture()
+def known(monkeypatch):
+    monkeypatch.setattr(F, "stacked", lambda parts: parts[0])
+
+
+class KnownPair(F.Pair):
+    """The same two for searches from nothing."""
+
+    def afresh(self, lever, multiple, limits_s, kept=()):
         return float(np.log(4 * multiple**0.5 / multiple**2))
 
 
-def test_a_flip_is_followed_and_confirmed_on_both_sides():
-    family = type("Family", (), {"family": "sram"})()
-    pair = Known(family, family, None, None, 0)
-    lever = Lever("price", (("k", "i", "n"),), 0.5, 2.0, 100.0)
-    found = F.found_anew(pair, lever, Flip("price", 1.5, "sram", True))
-    assert found.multiple == pytest.approx(4 ** (2 / 3), rel=F.CLOSE) and found.confirmed is None
-    sure = F.confirmed(pair, lever, found, ())
-    assert sure.confirmed and sure.before[0] < found.multiple < sure.after[0]
+def test_flips_are_followed_together_and_confirmed_on_both_sides(catalog, levers, known):
+    lever = levers["HBM price"]
+    market = KnownMarket(catalog, lever)
+    rivals = ("hbm_gpu", "burned_in")
+    turns = [F.Turn(lever, np.log(1.5), rivals, 1.5), F.Turn(lever, np.log(1 / 100), rivals), F.Turn(lever, np.log(3), ("real",))]
+    up, down, real = F.followed(market, "sram", turns, lambda rows: np.full(len(rows), 25.0), "real")
+    assert up.multiple == pytest.approx(4 ** (2 / 3), rel=2 * R.CLOSE) and up.leader == "hbm_gpu"
+    assert np.isnan(down.multiple) and down.leader == ""  # cheaper, the leader leads by more
+    assert real.multiple == pytest.approx(5.0, rel=0.02) and real.leader == "real"
+    family, other = (type("Family", (), {"family": f})() for f in ("sram", "hbm_gpu"))
+    flip = F.Reoptimised("HBM price", 1.5, up.multiple, up.slope, "sram", "hbm_gpu")
+    sure = F.confirmed(KnownPair(family, other, None, catalog, 0), market, lever, flip, ())
+    assert sure.confirmed and sure.before[0] < up.multiple < sure.after[0]
     assert sure.before[1] == pytest.approx(F.BESIDE, rel=0.1) and sure.after[1] == pytest.approx(-F.BESIDE, rel=0.1)
 
 
@@ -160,14 +287,16 @@ def test_flips_go_into_the_dataset_and_the_report_says_them():
     lever = Lever("price", (("k", "i", "n"),), 0.5, 2.0, 100.0)
     made = B.Ranking("families", "sram", (lever,), ((Flip("price", 1.5, "hbm_gpu", True),),), np.array([1.0, 2.0]), np.zeros((1, 2)))
     ds = B.into(xr.Dataset(), [made])
-    (near,) = F.nearest_of(ds, "families")
-    assert near.multiple == 1.5 and near.leader == "hbm_gpu"
+    (turn,), (never,) = F.turns_of(ds, "families", {"price": lever}, ("hbm_gpu",))
+    assert turn.fixed == 1.5 and never.first == pytest.approx(np.log(1 / 100))
     row = F.Reoptimised("price", 1.5, 2.0, -1.5, "sram", "hbm_gpu", (1.9, 0.05), (2.1, -0.03))
-    out = F.into(ds, [row])
-    assert out["flip_reoptimised"].sel(lever="price", way="up") == 2.0
+    out = F.into(ds, {"families": [F.Followed(turn, 2.0, -1.5, "hbm_gpu", 0.0, 3)]}, [row], {})
+    assert out["flip_reoptimised"].sel(against="families", lever="price", way="up") == 2.0
     assert json.loads(out.attrs["flips_reoptimised"])[0]["confirmed"] is True
-    text = told.checked(out)
-    assert "price times 2 instead of times 1.5" in text and "confirm 1 of the 1 nearest" in text
-    assert told.flips(out, "families").flips[0].anew == 2.0
-    never = F.into(ds, [replace(row, multiple=float("nan"), before=(np.nan, np.nan))])
-    assert "at no multiple within reach" in told.checked(never)
+    assert "confirm 1 of the 1 nearest" in told.checked(out)
+    (flip,) = told.flips(out, "families").flips
+    assert flip.multiple == 2.0 and flip.fixed == 1.5 and flip.inside  # the interval ends at 2
+    assert "price times 2 (HBM GPU would lead)" in told.flips(out, "families").caption
+    told.draw_flips(told.flips(out, "families"))
+    none = F.into(ds, {"families": [F.Followed(turn, float("nan"), np.nan, "", np.nan, 8)]}, [], {})
+    assert not told.flips(none, "families").flips and told.checked(none) == ""

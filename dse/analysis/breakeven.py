@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -123,17 +123,22 @@ class Setting:
         return tuple(self.sides)
 
 
+def multiplied(catalog: Catalog, rows: Sequence[Mapping[Lever, float]], n: int) -> Catalog:
+    """The catalogue with levers multiplied row by row: values are columns (n, 1), those of the last rows as stated."""
+    factors: dict[Place, np.ndarray] = {}
+    for i, row in enumerate(rows):
+        for lever, multiple in row.items():
+            for p in lever.places:
+                factors.setdefault(p, np.ones(n))[i] *= multiple
+    return with_values(catalog, {(k, i, x): (catalog.records[k][i].values[x].value * f)[:, None] for (k, i, x), f in factors.items()})
+
+
 def costs_at(setting: Setting, catalog: Catalog, rows: Sequence[Mapping[Lever, float]]) -> np.ndarray:
     """Least cost of every side when levers are multiplied: array (sides, rows) [USD/Mtoken]; every row says which levers, by how much."""
     found = []
     for start in range(0, len(rows), compare.SAMPLES):
         block = list(rows[start : start + compare.SAMPLES])
-        factors: dict[Place, np.ndarray] = {}
-        for i, row in enumerate(block):
-            for lever, multiple in row.items():
-                for p in lever.places:
-                    factors.setdefault(p, np.ones(compare.SAMPLES))[i] *= multiple
-        drawn = with_values(catalog, {(k, i, n): (catalog.records[k][i].values[n].value * x)[:, None] for (k, i, n), x in factors.items()})
+        drawn = multiplied(catalog, block, compare.SAMPLES)
         costs = [
             np.min([costs_of(c, setting.question, drawn, compare.SAMPLES)[setting.scenario, setting.limit] for c in side], axis=0)
             for side in setting.sides.values()
@@ -153,13 +158,29 @@ def lead(costs: np.ndarray, leader: int, rivals: Sequence[int]) -> np.ndarray:
 Lead = Callable[[Sequence[Mapping[Lever, float]]], tuple[np.ndarray, np.ndarray]]  # rows to leads, and who is cheapest
 
 
-def leads(setting: Setting, catalog: Catalog, leader: str, rivals: Sequence[str]) -> Lead:
+@dataclass
+class Costs:
+    """Least costs of every side, each row of multiples computed once, whoever asks."""
+
+    setting: Setting
+    catalog: Catalog
+    known: dict[frozenset[tuple[Lever, float]], np.ndarray] = field(default_factory=dict)
+
+    def at(self, rows: Sequence[Mapping[Lever, float]]) -> np.ndarray:
+        """``costs_at``."""
+        keys = [frozenset(r.items()) for r in rows]
+        new = {k: r for k, r in zip(keys, rows, strict=True) if k not in self.known}
+        self.known.update(zip(new, costs_at(self.setting, self.catalog, list(new.values())).T, strict=True))
+        return np.stack([self.known[k] for k in keys], axis=1)
+
+
+def leads(known: Costs, leader: str, rivals: Sequence[str]) -> Lead:
     """The lead as a function of rows of multiples; with it, position of the cheapest of leader and rivals."""
-    names = setting.names
+    names = known.setting.names
     one, others = names.index(leader), [names.index(r) for r in rivals]
 
     def function(rows: Sequence[Mapping[Lever, float]]) -> tuple[np.ndarray, np.ndarray]:
-        costs = costs_at(setting, catalog, rows)
+        costs = known.at(rows)
         among = [one, *others]
         return lead(costs, one, others), np.array(among)[costs[among].argmin(axis=0)]
 
@@ -269,13 +290,12 @@ class Ranking:
     curves: np.ndarray  # (levers, multiples) lead
     pair: tuple[str, str] | None = None
     line: tuple[tuple[float, float], ...] = ()  # break-even of the pair, multiples of both
+    rising: bool = False  # whether the lead rises with the pair's second lever
 
 
-def ranking(
-    setting: Setting, catalog: Catalog, against: str, leader: str, rivals: Sequence[str], named: Sequence[Lever], others: Sequence[Lever]
-) -> Ranking:
+def ranking(known: Costs, against: str, leader: str, rivals: Sequence[str], named: Sequence[Lever], others: Sequence[Lever]) -> Ranking:
     """All flips of one comparison: named levers with their curves, then every single number that moves the lead."""
-    function, names = leads(setting, catalog, leader, rivals), setting.names
+    function, names = leads(known, leader, rivals), known.setting.names
     alone = {lever.places: lever for lever in moving(function, others)}
     single = [x for places, x in alone.items() if places not in {lever.places for lever in named}]
     levers = [*named, *single]
@@ -291,7 +311,8 @@ def ranking(
         xs = [x for x in np.geomspace(1 / 5, 5, 9) if x <= one.most]
         pair = (one.name, two.name)
         line = tuple(zip(map(float, xs), line_of(function, one, two, names, xs), strict=True))
-    return Ranking(against, leader, tuple(levers), tuple(map(tuple, found)), multiples, curves, pair, line)
+    rising = bool(pair and next(f for f in best if f.lever == pair[1]).multiple < 1)  # the lead is lost below one
+    return Ranking(against, leader, tuple(levers), tuple(map(tuple, found)), multiples, curves, pair, line, rising)
 
 
 def into(ds: xr.Dataset, rankings: Sequence[Ranking]) -> xr.Dataset:
@@ -337,6 +358,6 @@ def into(ds: xr.Dataset, rankings: Sequence[Ranking]) -> xr.Dataset:
         curves,
         plain | {"long_name": "logarithm of the cheapest rival's cost over the leader's"},
     )
-    facts = [{"against": r.against, "leader": r.leader, "pair": r.pair, "line": r.line} for r in rankings]
+    facts = [{"against": r.against, "leader": r.leader, "pair": r.pair, "line": r.line, "rising": r.rising} for r in rankings]
     out.attrs["breakeven"] = json.dumps(facts)
     return out

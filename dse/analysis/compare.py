@@ -259,14 +259,38 @@ class Question:
     scenarios: tuple[str, ...]
 
 
-def costs_of(c: Competitor, question: Question, catalog: Catalog, samples: int) -> np.ndarray:
-    """Least cost of a competitor, array (scenario, limit, samples), under a catalogue with values (samples, 1) [USD/Mtoken]; inf: none."""
+def _ways(c: Competitor, question: Question, catalog: Catalog, samples: int) -> Iterator[tuple[Any, Any]]:
+    """Times per token and costs of every owner of a competitor's options, in blocks: arrays (samples, OPTIONS)."""
     case = question.case
     chips, model, workload = jax.device_put((single(chips_of(c, catalog, samples)), single(cut.trimmed(case.model)), single(case.workload)))
     prices = tuple(single(wide(as_floats(catalog.prices[s]), samples)) for s in question.scenarios)
-    limits = jnp.asarray(np.asarray(question.limits_s) * (1 + MARGIN), jnp.float32)
-    best = np.full((len(prices), len(question.limits_s), samples), np.inf)
     for who, layouts in _blocks(c, is_mixture(case.model), np.float32):
-        tpot, costs = _block(chips, who, model, workload, layouts, prices, np.float32(case.ttft_limit_s * (1 + MARGIN)))
+        yield _block(chips, who, model, workload, layouts, prices, np.float32(case.ttft_limit_s * (1 + MARGIN)))
+
+
+def _limits(question: Question) -> Any:
+    return jnp.asarray(np.asarray(question.limits_s) * (1 + MARGIN), jnp.float32)
+
+
+def leading(c: Competitor, question: Question, catalog: Catalog, samples: int) -> Competitor:
+    """The same competitor with the options alone that are best in some sample, for some owner under some limit."""
+    blocks = list(_ways(c, question, catalog, samples))
+    tpot = np.concatenate([np.asarray(t) for t, _ in blocks], axis=1)[:, : len(c.who)]
+    used = np.zeros(len(c.who), bool)
+    for i in range(len(question.scenarios)):
+        costs = np.concatenate([np.asarray(x[i]) for _, x in blocks], axis=1)[:, : len(c.who)]
+        for limit in np.asarray(_limits(question)):
+            met = np.where(tpot <= limit, costs, np.inf)
+            best = met.argmin(axis=1)
+            used[best[np.isfinite(met[np.arange(samples), best])]] = True
+    used |= ~used.any()  # nothing is feasible in these samples
+    return replace(c, who=c.who[used], rows=c.rows[used], formats=tuple(f for f, u in zip(c.formats, used, strict=True) if u))
+
+
+def costs_of(c: Competitor, question: Question, catalog: Catalog, samples: int) -> np.ndarray:
+    """Least cost of a competitor, array (scenario, limit, samples), under a catalogue with values (samples, 1) [USD/Mtoken]; inf: none."""
+    limits = _limits(question)
+    best = np.full((len(question.scenarios), len(question.limits_s), samples), np.inf)
+    for tpot, costs in _ways(c, question, catalog, samples):
         best = np.minimum(best, np.asarray(_least(tpot, costs, limits)))
     return best

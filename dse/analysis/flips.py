@@ -1,88 +1,179 @@
-"""Where does the ranking of two families change when both are designed anew? Newton's method on polished designs, then a search afresh.
+"""Where does the ranking change when designs follow? Newton's method on re-optimised families, all levers at once.
 
-The break-even of fixed designs (``breakeven``) is where the search for the root starts. Both families are re-optimised at every multiple
-tried; envelope derivatives give the next one. A flip found so is confirmed by searches that know no design, just before and just after it.
+The break-even of fixed designs (``breakeven``) is where the search for a root starts. Families are re-optimised at every multiple tried
+(``market``); envelope derivatives give the next one. The nearest flips are confirmed by searches that know no design, on both sides.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dse.analysis.breakeven import REACH, Flip, Lever
+from dse.analysis.breakeven import REACH, Lever, multiplied
 from dse.analysis.inputs import scaled
-from dse.analysis.optima import Asked, Start, reoptimised, slopes
+from dse.analysis.market import STEP, Best, Market, stacked
+from dse.analysis.optima import Asked, Start, reoptimised
+from dse.analysis.roots import CLOSE, Bracket, Lead, Line
 from dse.catalog import Catalog
-from dse.search.finish import Finished
 
 if TYPE_CHECKING:
     import xarray as xr
 
-BRED = 160  # chips tried at every multiple, beside the polished designs
 AFRESH = 2048  # chips of a search that starts from nothing
-CLOSE = 2e-3  # lead below which a multiple counts as the flip, in logarithms
-TRIALS = 8  # multiples at which both families are re-optimised, at most
-WIDEST, NARROW = 0.7, 0.01  # largest step, and bracket that is not cut further, in logarithms of the lever
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
 
-Both = tuple[Finished | None, Finished | None]  # optima of leader and rival
+# --- all roots at once ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Lead:
-    """Logarithm of the rival's cost over the leader's, both re-optimised, and its derivative by the logarithm of the lever."""
+class Turn:
+    """A root that is looked for: which lever, where to start (logarithm of its multiple), with which others held at which multiples."""
 
-    value: float  # inf where the rival is not feasible, -inf where the leader is not
-    slope: float = float("nan")
+    lever: Lever
+    first: float
+    rivals: tuple[str, ...]  # families that are re-optimised against the leader
+    fixed: float = float("nan")  # multiple of the front's designs
+    held: tuple[tuple[Lever, float], ...] = ()
+    rising: bool | None = None  # whether the lead rises with the lever: then the root may lie on either side of the stated value
+
+    def row(self, x: float) -> dict[Lever, float]:
+        """Multiples of levers at a logarithm of this one's."""
+        return {**dict(self.held), self.lever: float(np.exp(x))}
 
 
-def root(lead: Callable[[float], Lead], first: float, most: float, reach: float = REACH) -> tuple[float, Lead] | None:
-    """The logarithm of the multiple at which a lead, positive at 0, comes to zero, and the lead there; None within reach.
+@dataclass(frozen=True)
+class Followed:
+    """Where a turn ends: multiple (nan: none within reach), slope of the lead there, who leads beyond, in how many trials."""
+
+    turn: Turn
+    multiple: float
+    slope: float
+    leader: str
+    lead: float
+    trials: int
+
+
+Chips = Callable[[Sequence[Mapping[Lever, float]]], np.ndarray]  # rows to least cost of the chips that exist, layouts chosen anew
+
+
+def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips, name: str) -> list[Followed]:
+    """The roots of all turns, families re-optimised at every multiple that is tried, all turns together.
 
     Args:
-        lead: Of the logarithm of the multiple. first: Where to start, the sign says in which direction. most: Largest multiple allowed.
-
-    >>> x, _ = root(lambda x: Lead(1.0 - x - x**2 / 4, -1.0 - x / 2), 0.3, 100.0)
-    >>> round(x, 2)  # 2 (sqrt(2) - 1)
-    0.83
+        market: Families. leader: Whose lead it is. turns: What to look for. existing: Costs of chips that exist; ``name``: as a rival.
     """
-    way = float(np.sign(first))
-    end = min(np.log(reach), np.log(most)) if way > 0 else np.log(reach)
-    ahead, behind = (0.0, float("nan")), (float("inf"), float("nan"))  # nearest distances, and leads there, where the leader leads, or not
-    x = abs(first)
-    for _ in range(TRIALS):
-        found = lead(way * x)
-        if abs(found.value) < CLOSE:
-            return way * x, found
-        if found.value > 0:
-            if x >= end:
-                return None
-            ahead = max(ahead, (x, found.value))
-        else:
-            behind = min(behind, (x, found.value))
-        if behind[0] - ahead[0] < NARROW:
-            break
-        x = min(_next(x, found.value, way * found.slope, ahead, behind), end)
-    if not np.isfinite(behind[0]) or behind[0] - ahead[0] > WIDEST / 2:
-        return None
-    return way * behind[0], Lead(behind[1])
+    brackets = [Bracket(t.first, t.lever.most) if t.rising is None else Line(t.first, t.lever.most, t.rising) for t in turns]
+    known: dict[tuple[int, str], Best] = {}
+    who = [""] * len(turns)
+    while live := [i for i, b in enumerate(brackets) if not b.done]:
+        rows = [turns[i].row(brackets[i].way * brackets[i].x) for i in live]
+        scene = _Rows(market, rows, [turns[i].lever for i in live])
+        costs, slopes = {}, {}
+        for family in market.competitors:
+            mine = [k for k, i in enumerate(live) if family == leader or family in turns[i].rivals]
+            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known)
+        real = [k for k, i in enumerate(live) if name in turns[i].rivals]
+        costs[name], slopes[name] = np.full(len(live), np.inf), np.zeros(len(live))
+        if real:
+            costs[name][real] = np.log(existing([rows[k] for k in real]))
+            slopes[name][real] = np.nan  # layouts change in steps
+        for k, i in enumerate(live):
+            best = min(turns[i].rivals, key=lambda r: costs[r][k])
+            value = costs[best][k] - costs[leader][k] if np.isfinite(costs[leader][k]) else -np.inf
+            brackets[i].tell(Lead(float(value), float(slopes[best][k] - slopes[leader][k])))
+            if value <= CLOSE:
+                who[i] = best if np.isfinite(costs[best][k]) else leader
+    out = []
+    for t, b, w in zip(turns, brackets, who, strict=True):
+        x, at = b.at if b.at else (float("nan"), Lead(float("nan")))
+        out.append(Followed(t, float(np.exp(x)), at.slope, w if b.at else "", at.value, b.trials))
+    return out
 
 
-def _next(x: float, value: float, slope: float, ahead: tuple[float, float], behind: tuple[float, float]) -> float:
-    """Newton's step where it stays inside of the bracket, else a straight line through its ends, else its middle."""
-    (a, up), (b, down) = ahead, behind
-    if np.isfinite(value) and slope < 0 and a < x - value / slope < b:
-        return x + float(np.clip(-value / slope, -WIDEST, WIDEST))
-    if not np.isfinite(b):
-        return x + WIDEST
-    share = up / (up - down) if np.isfinite(up) and np.isfinite(down) else 1 / 2
-    return a + (b - a) * float(np.clip(share, 1 / 8, 7 / 8))
+def turns_of(ds: xr.Dataset, against: str, levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> tuple[list[Turn], list[Turn]]:
+    """Turns that start at the flips of fixed designs, and those that start at the end of a lever's reach, where these never flip."""
+    table = ds["flip_multiple"].sel(against=against).transpose("lever", "way").values
+    known, never = [], []
+    for name, row in zip(ds["lever"].values, table, strict=True):
+        lever = levers[str(name)]
+        for x, end in zip(row, (1 / REACH, min(lever.most, REACH)), strict=True):
+            if np.isfinite(x):
+                known.append(Turn(lever, float(np.log(x)), rivals, float(x)))
+            elif end != 1.0:
+                never.append(Turn(lever, float(np.log(end)), rivals))
+    return known, never
+
+
+def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> list[Turn]:
+    """Turns of the break-even of a pair, with the first lever held at each of its multiples."""
+    points = [(float(a), float(b)) for a, b in facts["line"] if np.isfinite(float(b))]
+    if not facts["pair"] or not points:
+        return []
+    one, two = (levers[n] for n in facts["pair"])
+    return [Turn(two, float(np.log(b)), rivals, b, ((one, a),), bool(facts["rising"])) for a, b in points]
+
+
+def open_ends(market: Market, rivals: Sequence[str], turns: Sequence[Turn], fixed: np.ndarray) -> list[Turn]:
+    """Of turns whose lead the front's designs never lose, those in which a rival made anew would be below the leader's fixed design.
+
+    Args:
+        turns: Starting at the end of their reach. fixed: Logarithm of the leader's cost there, layouts chosen anew: an upper bound.
+    """
+    if not turns:
+        return []
+    rows = [t.row(t.first) for t in turns]
+    books = market.books(multiplied(market.catalog, rows, len(rows)), len(rows))
+    least = np.full(len(turns), np.inf)
+    for family in rivals:
+        cost = np.full(len(turns), float(market.optimum[family].cost[0]))
+        touched = np.flatnonzero(market.touched(family, books, range(len(turns))))
+        if len(touched):
+            cost[touched] = market.best(family, books, touched.tolist()).cost
+        least = np.minimum(least, cost)
+    return [t for t, low, own in zip(turns, least, fixed, strict=True) if low < own]
+
+
+@dataclass
+class _Rows:
+    """Rows of multiples as books, and the same with every row's lever a little larger and smaller."""
+
+    market: Market
+    rows: Sequence[Mapping[Lever, float]]
+    levers: Sequence[Lever]
+
+    def __post_init__(self) -> None:
+        def books(step: float) -> Any:
+            moved = [{**r, x: r[x] * float(np.exp(step))} for r, x in zip(self.rows, self.levers, strict=True)]
+            return self.market.books(multiplied(self.market.catalog, moved, len(moved)), len(moved))
+
+        self.middle, self.up, self.down = books(0.0), books(STEP), books(-STEP)
+
+    def costs(
+        self, family: str, mine: Sequence[int], keys: Sequence[tuple[int, str]], known: dict[tuple[int, str], Best]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of a family's least cost in some rows (inf elsewhere), and slopes; ``known`` learns the optima."""
+        m = self.market
+        cost, slope = np.full(len(self.rows), np.inf), np.zeros(len(self.rows))
+        if not mine:
+            return cost, slope
+        cost[mine] = float(m.optimum[family].cost[0])
+        touched = np.flatnonzero(m.touched(family, self.middle, mine))
+        if not len(touched):
+            return cost, slope
+        rows, own = [mine[k] for k in touched.tolist()], [keys[k] for k in touched.tolist()]
+        before = [known.get(k, m.optimum[family]) for k in own]
+        best = m.beside(family, self.middle, rows, m.best(family, self.middle, rows, stacked(before)))
+        known.update({k: best.at(slice(i, i + 1)) for i, k in enumerate(own)})
+        cost[rows], slope[rows] = best.cost, m.slopes(self.up, self.middle, self.down, best, rows)
+        return cost, slope
+
+
+# --- searches from nothing --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,46 +186,21 @@ class Pair:
     catalog: Catalog
     seed: int
 
-    @functools.cached_property
-    def stated(self) -> Both:
-        """Both families at the stated values: where every search begins."""
-        one, two = (reoptimised(s, self.catalog, self.asked, 2 * BRED, self.seed) for s in (self.leader, self.rival))
-        return one, two
-
-    def best(
-        self, lever: Lever, multiple: float, known: tuple[Finished | None, Finished | None]
-    ) -> tuple[Finished | None, Finished | None]:
-        """Both families re-optimised with a lever multiplied."""
-        book = scaled(self.catalog, lever.places, multiple)
-        one, two = (reoptimised(s, book, self.asked, BRED, self.seed, k) for s, k in zip((self.leader, self.rival), known, strict=True))
-        return one, two
-
-    def afresh(self, lever: Lever, multiple: float, limits_s: Sequence[float]) -> float:
-        """The lead that searches from nothing find, without any design of the front."""
+    def afresh(self, lever: Lever, multiple: float, limits_s: Sequence[float], kept: tuple[float, float] = (np.inf, np.inf)) -> float:
+        """The lead that searches from nothing find, without any design of the front; ``kept``: costs of the front's with capped power."""
         book = scaled(self.catalog, lever.places, multiple)
         one, two = (
             reoptimised(replace(s, designs=()), book, self.asked, AFRESH, self.seed, None, limits_s) for s in (self.leader, self.rival)
         )
-        return lead_of(one, two)
-
-    def slope(self, lever: Lever, multiple: float, found: Both) -> float:
-        """Derivative of the lead by the logarithm of the lever, by the envelope theorem."""
-        if found[0] is None or found[1] is None:
-            return float("nan")
-        book = scaled(self.catalog, lever.places, multiple)
-        one, two = (
-            float(slopes(s, book, self.asked, f, [lever.places])[0][0])
-            for s, f in zip((self.leader, self.rival), found, strict=True)
-            if f is not None
-        )
-        return two - one
+        first, second = (min(f.cost if f else np.inf, k) for f, k in zip((one, two), kept, strict=True))
+        return lead_of(first, second)
 
 
-def lead_of(leader: Finished | None, rival: Finished | None) -> float:
+def lead_of(leader: float, rival: float) -> float:
     """Logarithm of the rival's cost over the leader's; -inf without a leader, inf without a rival."""
-    if leader is None:
+    if not np.isfinite(leader):
         return -np.inf
-    return np.inf if rival is None else float(np.log(rival.cost / leader.cost))
+    return float(np.log(rival / leader)) if np.isfinite(rival) else np.inf
 
 
 @dataclass(frozen=True)
@@ -156,56 +222,44 @@ class Reoptimised:
         return None if np.isnan(self.before[1]) else self.before[1] > 0 > self.after[1]
 
 
-def found_anew(pair: Pair, lever: Lever, flip: Flip) -> Reoptimised:
-    """A flip of fixed designs looked for again with designs that follow the lever."""
-    known: list[Both] = [pair.stated]
-
-    def lead(x: float) -> Lead:
-        now = pair.best(lever, float(np.exp(x)), known[-1])
-        known.append((now[0] or known[-1][0], now[1] or known[-1][1]))
-        return Lead(lead_of(*now), pair.slope(lever, float(np.exp(x)), now))
-
-    at = root(lead, float(np.log(flip.multiple)), lever.most)
-    multiple, slope = (float(np.exp(at[0])), at[1].slope) if at else (float("nan"), float("nan"))
-    return Reoptimised(lever.name, flip.multiple, multiple, slope, pair.leader.family, pair.rival.family)
-
-
-def confirmed(pair: Pair, lever: Lever, flip: Reoptimised, limits_s: Sequence[float]) -> Reoptimised:
+def confirmed(pair: Pair, market: Market, lever: Lever, flip: Reoptimised, limits_s: Sequence[float]) -> Reoptimised:
     """The same flip with searches from nothing just before and just after it."""
     x = np.log(flip.multiple)
     steep = abs(flip.slope) if np.isfinite(flip.slope) else 0.0
     step = float(np.clip(BESIDE / steep if steep > 0 else UNKNOWN, LEAST, MOST)) * np.sign(x)
-    sides = []
-    for at in (x - step, min(x + step, np.log(lever.most))):
-        multiple = float(np.exp(at))
-        sides.append((multiple, pair.afresh(lever, multiple, limits_s)))
+    at = [float(np.exp(y)) for y in (x - step, min(x + step, np.log(lever.most)))]
+    books = market.books(multiplied(market.catalog, [{lever: m} for m in at], len(at)), len(at))
+    kept = [np.exp(market.best(s.family, books, range(len(at)), steps=0).kept_cost) for s in (pair.leader, pair.rival)]
+    sides = [(m, pair.afresh(lever, m, limits_s, (float(kept[0][i]), float(kept[1][i])))) for i, m in enumerate(at)]
     return replace(flip, before=sides[0], after=sides[1])
 
 
 # --- from and into the Dataset ---------------------------------------------------------------------------------------------------
 
 
-def nearest_of(ds: xr.Dataset, against: str) -> list[Flip]:
-    """The flips of fixed designs that a Dataset holds, the nearest to the stated values first."""
-    table = ds.sel(against=against).transpose("lever", "way", ...)
-    found = [
-        Flip(str(lever), float(x), str(table["flip_leader"].values[i, j]), bool(table["flip_inside"].values[i, j] > 0))
-        for i, lever in enumerate(ds["lever"].values)
-        for j, x in enumerate(table["flip_multiple"].values[i])
-        if np.isfinite(x)
-    ]
-    return sorted(found, key=lambda f: abs(np.log(f.multiple)))
+def into(ds: xr.Dataset, found: Mapping[str, Sequence[Followed]], checked: Sequence[Reoptimised], lines: Mapping[str, Any]) -> xr.Dataset:
+    """The Dataset with ``flip_reoptimised`` and ``flip_reoptimised_leader`` (against, lever, way), and more in attributes.
 
-
-def into(ds: xr.Dataset, found: Sequence[Reoptimised]) -> xr.Dataset:
-    """The Dataset with ``flip_reoptimised`` (lever, way) between families, and all that was found in an attribute."""
-    multiples = np.full((ds.sizes["lever"], ds.sizes["way"]), np.nan)
-    levers, ways = list(ds["lever"].values), list(ds["way"].values)
-    for r in found:
-        multiples[levers.index(r.lever), ways.index("up" if r.fixed > 1 else "down")] = r.multiple
-    text = "multiple of the lever at which the ranking of families changes, both designed anew; nan: not asked, or none within reach"
-    out = ds.assign(flip_reoptimised=(("lever", "way"), multiples, {"units": "1", "better": "none", "long_name": text}))
-    out.attrs["flips_reoptimised"] = json.dumps([row_of(r) for r in found])
+    Args:
+        found: By comparison. checked: Flips that searches from nothing were asked about. lines: Break-evens of pairs, by comparison.
+    """
+    dims = ("against", "lever", "way")
+    shape = tuple(ds.sizes[d] for d in dims)
+    multiples, leaders = np.full(shape, np.nan), np.full(shape, "", object)
+    against, levers = list(ds["against"].values), list(ds["lever"].values)
+    for name, rows in found.items():
+        for r in rows:
+            at = against.index(name), levers.index(r.turn.lever.name), int(r.turn.first > 0)
+            multiples[at], leaders[at] = r.multiple, r.leader
+    plain = {"units": "1", "better": "none"}
+    text = "multiple of the lever at which the ranking changes, families designed anew; nan: none within reach"
+    out = ds.drop_vars([n for n in ("flip_reoptimised", "flip_reoptimised_leader") if n in ds])
+    out = out.assign(
+        flip_reoptimised=(dims, multiples, plain | {"long_name": text}),
+        flip_reoptimised_leader=(dims, leaders, plain | {"long_name": "who is cheapest beyond the flip, families designed anew"}),
+    )
+    out.attrs["flips_reoptimised"] = json.dumps([row_of(r) for r in checked])
+    out.attrs["pairs_reoptimised"] = json.dumps(lines)
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import qmc, rankdata, sobol_indices
 
 from dse.analysis import compare
-from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of
+from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, leading
 from dse.analysis.inputs import Factor, Sampler, factors_of
 from dse.catalog import Catalog
 from dse.search.layouts import Case
@@ -42,6 +42,7 @@ class Sampled:
     costs: np.ndarray
     factors: tuple[Factor, ...]
     pilot: tuple[np.ndarray, np.ndarray]  # quantiles (n, factors) and costs of a first block, to rank factors with
+    competitors: tuple[Competitor, ...]  # with the options that are best somewhere in the first block
 
 
 def _grouped(costs: np.ndarray, competitors: Sequence[Competitor]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -80,26 +81,28 @@ def sample(
     """Costs of all competitors under ``samples`` draws of everything uncertain.
 
     A first block ranks the factors by what they do to the costs and their ratios; those that do most take the first dimensions of the
-    points that count, where Sobol points are evenest.
+    points that count, where Sobol points are evenest. Options that are the best nowhere in the first block are not asked again.
     """
     factors = tuple(factors_of(study, catalog, {k for c in competitors for k in c.kernels}))
     sampler = Sampler.of(catalog, factors)
 
-    def costs(u: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    def costs(u: np.ndarray, asked: Sequence[Competitor]) -> tuple[tuple[str, ...], np.ndarray]:
         drawn = sampler.catalog(catalog, u)
-        return _grouped(np.stack([costs_of(c, question, drawn, len(u)) for c in competitors]), competitors)
+        return _grouped(np.stack([costs_of(c, question, drawn, len(u)) for c in asked]), asked)
 
     pilot = np.random.default_rng(seed).random((compare.SAMPLES, len(factors)))
-    names, first = costs(pilot)
+    drawn = sampler.catalog(catalog, pilot)
+    asked = tuple(leading(c, question, drawn, len(pilot)) for c in competitors)
+    names, first = costs(pilot, asked)
     if samples <= compare.SAMPLES:  # the first block is all that is asked
-        return Sampled(question, names, first[..., :samples], factors, (pilot, first))
+        return Sampled(question, names, first[..., :samples], factors, (pilot, first), asked)
     order = np.argsort(-importance(pilot, first), kind="stable")
     (u,), blocks = points(samples, len(factors), seed, order), []
     for start in range(0, samples, compare.SAMPLES):
         block = u[np.minimum(np.arange(start, start + compare.SAMPLES), samples - 1)]
-        blocks.append(costs(block)[1])
+        blocks.append(costs(block, asked)[1])
         tick(min(start + compare.SAMPLES, samples), samples)
-    return Sampled(question, names, np.concatenate(blocks, axis=-1)[..., :samples], factors, (pilot, first))
+    return Sampled(question, names, np.concatenate(blocks, axis=-1)[..., :samples], factors, (pilot, first), asked)
 
 
 def importance(u: np.ndarray, costs: np.ndarray) -> np.ndarray:
@@ -264,14 +267,12 @@ class Explained:
     by_source: list[list[Share]]
 
 
-def explain(
-    s: Sampled, catalog: Catalog, competitors: Sequence[Competitor], scenario: int, limit: int, samples: int, seed: int
-) -> Explained:
+def explain(s: Sampled, catalog: Catalog, scenario: int, limit: int, samples: int, seed: int) -> Explained:
     """What the uncertainty of the winner's cost and of its lead over the next family and over chips that exist comes from."""
     median = np.median(s.costs[:, scenario, limit], axis=-1)
     families = [i for i in np.argsort(median) if s.names[i] != EXISTING and np.isfinite(median[i])][:2]
     chosen = [*families, *(i for i, n in enumerate(s.names) if n == EXISTING)]
-    sides = [[c for c in competitors if (c.name == s.names[i] if s.names[i] != EXISTING else c.space is None)] for i in chosen]
+    sides = [[c for c in s.competitors if (c.name == s.names[i] if s.names[i] != EXISTING else c.space is None)] for i in chosen]
     names = [s.names[i] for i in chosen]
     u, costs = s.pilot
     moved = contrasts(log_ratio(costs[chosen][:, scenario, limit]))
@@ -346,6 +347,7 @@ def into(ds: xr.Dataset, found: Mapping[tuple[str, str], Sampled]) -> xr.Dataset
             "1",
         ),
         "probability_cheaper": (("competitor", "other", *dims), "probability of being cheaper than the other", "1"),
+        "probability_below_stated": (("competitor", *dims), "probability of costing less than at the stated values", "1"),
     }
     out = ds.drop_vars([n for n in said if n in ds]).assign_coords(competitor=names, other=names, quantile=list(QUANTILES))
     out["competitor"].attrs = plain | {"long_name": "family, or the cheapest chip that exists"}

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dse.report import draw as D
+from dse.report import names as N
 from dse.report import page as P
 from dse.report import tables as T
 from dse.report import view as V
@@ -27,12 +28,17 @@ class Flip:
     """One way to turn the ranking round: a lever, its multiple, who leads then, and the multiples of its stated interval."""
 
     lever: str
-    multiple: float
+    multiple: float  # designs follow the lever, where the result knows
     leader: str
     inside: bool
     low: float
     high: float
-    anew: float = float("nan")  # multiple with both families designed anew; nan: not asked, or none within reach
+    fixed: float = float("nan")  # multiple with the front's designs; nan: none within reach
+
+    @property
+    def moved(self) -> float:
+        """How far designs that follow move the flip: ratio of the distances from the stated value (logarithms); nan: not known."""
+        return float(np.log(self.multiple) / np.log(self.fixed)) if np.isfinite(self.fixed) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class FlipsInfo:
             {
                 "lever": f.lever,
                 "multiple": f.multiple,
-                "multiple_designed_anew": f.anew if np.isfinite(f.anew) else "",
+                "multiple_of_fixed_designs": f.fixed if np.isfinite(f.fixed) else "",
                 "cheapest_beyond": f.leader,
                 "inside_interval": int(f.inside),
                 "low": f.low,
@@ -88,26 +94,32 @@ def _facts(ds: xr.Dataset, against: str) -> dict[str, Any]:
     return next(f for f in V.attr(ds, "breakeven", []) if f["against"] == against)
 
 
+def follows(ds: xr.Dataset) -> bool:
+    """Whether every flip was found with designs that follow the lever."""
+    return "flip_reoptimised" in ds and "against" in ds["flip_reoptimised"].dims
+
+
 def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     """All flips of one comparison, the nearest in each lever."""
     table = ds.sel(against=against)
     found, never = [], []
     first = _facts(ds, against)["leader"]
-    again = ds["flip_reoptimised"].transpose("lever", "way").values if against == "families" and "flip_reoptimised" in ds else None
+    anew = follows(ds)
+    main, who = ("flip_reoptimised", "flip_reoptimised_leader") if anew else ("flip_multiple", "flip_leader")
+    multiples, leaders, fixed = (table[n].transpose("lever", "way").values for n in (main, who, "flip_multiple"))
+    intervals, curves = ds["lever_interval"].transpose("lever", "way").values, table["lead"].transpose("lever", "multiple").values
     for k, lever in enumerate(ds["lever"].values):
-        multiples = table["flip_multiple"].transpose("lever", "way").values[k]
-        if not np.isfinite(multiples).any():
-            if np.isfinite(table["lead"].transpose("lever", "multiple").values[k]).any():
+        if not np.isfinite(multiples[k]).any():
+            if np.isfinite(curves[k]).any():
                 never.append(str(lever))
             continue
-        way = int(np.nanargmin(np.abs(np.log(multiples))))
-        low, high = (float(x) for x in ds["lever_interval"].transpose("lever", "way").values[k])
-        leader = str(table["flip_leader"].transpose("lever", "way").values[k, way])
+        way = int(np.nanargmin(np.abs(np.log(multiples[k]))))
+        x, low, high = float(multiples[k, way]), *(float(x) for x in intervals[k])
+        leader = str(leaders[k, way])
         leader = NOBODY if leader == first else leader  # both drop out: no chip of either can be built
-        inside = bool(table["flip_inside"].transpose("lever", "way").values[k, way] > 0)
-        found.append(Flip(str(lever), float(multiples[way]), leader, inside, low, high, np.nan if again is None else float(again[k, way])))
+        found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, float(fixed[k, way]) if anew else float("nan")))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
-    caption = _caption(first, against, found, never)
+    caption = _caption(first, against, found, never, anew)
     return FlipsInfo(
         f"flips-{against}", against, first, tuple(found), tuple(never), caption, f"Multiples at which the ranking changes. {caption}"
     )
@@ -126,12 +138,10 @@ def _who(f: Flip) -> str:
     return "nobody" if f.leader == NOBODY else label(f.leader)
 
 
-def _anew(f: Flip) -> str:
-    """Where the flip lies if both families are designed anew, where that was asked."""
-    return f"; {times_text(f.anew)} with both families designed anew" if np.isfinite(f.anew) else ""
+MOVED = 0.1  # change of a flip's distance from which designs that follow are said to matter
 
 
-def _caption(leader: str, against: str, found: list[Flip], never: list[str]) -> str:
+def _caption(leader: str, against: str, found: list[Flip], never: list[str], anew: bool) -> str:
     whom = "the other families" if against == "families" else "the chips that exist"
     inside = [f for f in found if f.inside]
     text = (
@@ -139,17 +149,24 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str]) -> 
     )
     text += f", {len(inside)} of them inside of their stated intervals" if found else ""
     if found:
-        said = [f"{f.lever} {times_text(f.multiple)} ({_who(f)} would lead{_anew(f)})" for f in found[:3]]
+        said = [f"{N.assumption(f.lever)} {times_text(f.multiple)} ({_who(f)} would lead)" for f in found[:3]]
         text += f". Nearest: {'; '.join(said)}"
     if never:
         text += f". No multiple within reach does it for {', '.join(never[:6])}"
+    if found and anew:
+        far = [f for f in found if not abs(f.moved - 1) <= MOVED]
+        text += (
+            f". At every multiple families are designed anew; the designs of the front alone would have put {len(far)} of the "
+            f"{len(found)} flips elsewhere by more than {W.percent(MOVED)} of the way, or missed them"
+        )
     return text + "."
 
 
 def pair(ds: xr.Dataset, against: str) -> PairInfo | None:
     """Break-even of the two levers that flip a comparison most easily."""
     facts = _facts(ds, against)
-    line = [(float(a), float(b)) for a, b in facts["line"] if b is not None and np.isfinite(float(b))]
+    known = V.attr(ds, "pairs_reoptimised", {}).get(against) or facts["line"]
+    line = [(float(a), float(b)) for a, b in known if b is not None and np.isfinite(float(b))]
     if not facts["pair"] or len(line) < 2:
         return None
     one, two = facts["pair"]
@@ -166,8 +183,8 @@ def table(record: FlipsInfo) -> str:
     """The flip table of one comparison."""
     rows = [
         [
-            html.escape(f.lever), html.escape(times_text(f.multiple)), html.escape(_who(f)),
-            html.escape(times_text(f.anew)) if np.isfinite(f.anew) else "–",
+            f'<span title="{html.escape(f.lever)}">{html.escape(N.assumption(f.lever))}</span>', html.escape(times_text(f.multiple)),
+            html.escape(_who(f)), html.escape(times_text(f.fixed)) if np.isfinite(f.fixed) else "–",
             f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
         ]
         for f in record.flips[:LISTED]
@@ -176,7 +193,7 @@ def table(record: FlipsInfo) -> str:
         "Assumption",
         "Ranking changes when it is",
         "Cheapest then",
-        "With designs that follow",
+        "With the front's designs held",
         "Stated interval (multiples)",
         "Inside it",
     ]
@@ -192,19 +209,19 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
         hue = D._family(f.leader)[0] if f.leader not in ("existing", NOBODY) else "#555555"
         axes.plot([1.0, f.multiple], [i, i], color=hue, lw=7, solid_capstyle="butt", alpha=0.75)
         axes.plot([f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {_who(f)}"))
-        if np.isfinite(f.anew):
-            said = f"{f.lever}: {times_text(f.anew)} with designs that follow"
-            axes.plot([f.anew], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
+        if np.isfinite(f.fixed):
+            said = f"{f.lever}: {times_text(f.fixed)} with the designs of the front held"
+            axes.plot([f.fixed], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
         if np.isfinite(f.low):
             axes.plot([f.low, f.high], [i, i], color=D.INK, lw=1.3)
         axes.text(f.multiple, i - 0.33, f" {_who(f)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom")
     axes.axvline(1.0, color=D.SOFT, lw=0.9)
-    reach = max([2.0, *(max(x, 1 / x) for f in shown for x in (f.multiple, f.anew) if np.isfinite(x))]) * 1.6
+    reach = max([2.0, *(max(x, 1 / x) for f in shown for x in (f.multiple, f.fixed) if np.isfinite(x))]) * 1.6
     axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(shown) - 0.4, -0.8))
     D._log_axis(axes.xaxis, 1 / reach, reach)
-    axes.set_yticks(range(len(shown)), [f.lever for f in shown], fontsize=7)
+    axes.set_yticks(range(len(shown)), [N.assumption(f.lever) for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("multiple at which the ranking changes (hollow: families designed anew); line: stated 90 % interval")
+    axes.set_xlabel("multiple at which the ranking changes (hollow: with the front's designs held); line: stated 90 % interval")
     axes.grid(True, axis="x")
     return canvas
 
@@ -229,7 +246,7 @@ def draw_pair(record: PairInfo) -> D.Canvas:
 def followed(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Flips that were looked for again with designs that follow; numbers that are not finite come as words."""
     return [
-        {k: float(v) if k in ("multiple", "slope") else v for k, v in row.items()}
+        {k: float(v) if k in ("multiple", "slope", "fixed") else v for k, v in row.items()}
         | {n: [float(x) for x in row[n]] for n in ("before", "after")}
         for row in V.attr(ds, "flips_reoptimised", [])
     ]
@@ -245,22 +262,16 @@ def _side(leader: str, rival: str, side: Sequence[float]) -> str:
 
 
 def checked(ds: xr.Dataset) -> str:
-    """What becomes of the nearest flips if both families are designed anew, and what searches from nothing say; empty where not asked."""
-    rows = followed(ds)
-    if not rows:
+    """What searches from nothing say of the nearest flips, just before and just after; empty where not asked."""
+    asked = [r for r in followed(ds) if r["confirmed"] is not None]
+    if not asked:
         return ""
-    moved = []
-    for r in rows:
-        at = times_text(r["multiple"]) if np.isfinite(r["multiple"]) else "at no multiple within reach"
-        moved.append(f"{r['lever']} {at} instead of {times_text(r['fixed'])}")
-    text = f"With both families designed anew at every multiple the ranking changes at: {'; '.join(moved)}."
-    asked = [r for r in rows if r["confirmed"] is not None]
-    if asked:
-        held = sum(bool(r["confirmed"]) for r in asked)
-        sides = [f"{r['lever']}: {', '.join(_side(r['leader'], r['rival'], r[n]) for n in ('before', 'after'))}" for r in asked]
-        text += " Searches that start from nothing, just before and just after, confirm "
-        text += f"{held} of the {len(asked)} nearest ({'; '.join(sides)})."
-    return text
+    held = sum(bool(r["confirmed"]) for r in asked)
+    sides = [f"{N.assumption(r['lever'])}: {', '.join(_side(r['leader'], r['rival'], r[n]) for n in ('before', 'after'))}" for r in asked]
+    return (
+        "Searches that start from nothing, just before and just after a flip, confirm "
+        f"{held} of the {len(asked)} nearest ({'; '.join(sides)})."
+    )
 
 
 def section(page: P.Page) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import xarray as xr
 
-from dse.report import breakeven, limits, redesign, regret, tradeoff, uncertainty
+from dse.report import breakeven, limits, redesign, regret, sure, tradeoff
 from dse.report import draw as D
 from dse.report import fronts as F
 from dse.report import sections as S
@@ -54,7 +54,7 @@ def _said(page: Page) -> str:
 
 def _analysed(page: Page) -> None:
     """What `dse analyse` found."""
-    for section in (limits.section, uncertainty.section, redesign.section, breakeven.section, regret.section):
+    for section in (limits.section, sure.section, redesign.section, breakeven.section, regret.section):
         section(page)
 
 

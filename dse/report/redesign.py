@@ -52,10 +52,12 @@ def redesign(ds: xr.Dataset) -> RedesignInfo | None:
         f"{'; of '.join(said)}."
     )
     if len(names) > 1:
-        first, then = (np.sign(x[0] - x[1]) for x in (chosen, again))
-        known = np.isfinite(chosen[:2]).all(axis=0) & np.isfinite(again[:2]).all(axis=0)
+        first, then = (np.nan_to_num(x[0], nan=np.inf) < np.nan_to_num(x[1], nan=np.inf) for x in (chosen, again))
+        known = np.isfinite(chosen[:2]).any(axis=0) | np.isfinite(again[:2]).any(axis=0)  # the one that is feasible is the cheaper one
+        alone = int((known & ~(np.isfinite(chosen[:2]).all(axis=0) & np.isfinite(again[:2]).all(axis=0))).sum())
         turned = int(((first != then) & known).sum())
-        caption += f" Which of the two is cheaper changes in {turned} of {int(known.sum())}."
+        caption += f" Which of the two is cheaper changes in {turned} of {int(known.sum())} samples"
+        caption += f"; in {alone} of them only one of the two meets the limits." if alone else "."
     return RedesignInfo("redesign", families, caption, f"Costs of samples by two ways. {caption}")
 
 

@@ -10,7 +10,7 @@ from dse.report import draw as D
 from dse.report import fronts as F
 from dse.report import info as I
 from dse.report import page as P
-from dse.report import proved, regret, uncertainty, worth
+from dse.report import proved, regret, sure, uncertainty, worth
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
@@ -60,12 +60,12 @@ def answer(page: P.Page) -> None:
     mixed = regret.mix_sentence(ds)
     evidence, survival = W.evidence_sentence(ds, v, limit), W.survival(ds, v, limit)
     points = "".join(f"<li>{esc(x)}</li>" for x in survival)
-    sure = f"<p>{esc(evidence)}</p>" + (f"<ul>{points}</ul>" if points else "")
+    caution = f"<p>{esc(evidence)}</p>" + (f"<ul>{points}</ul>" if points else "")
     page.add(
         '<section class="answer" id="answer">',
         f'<p class="first">{esc(mixed or W.winner_sentence(ds, v, limit))}</p>',
         f"<p>{esc(W.winner_sentence(ds, v, limit))}</p>" if mixed else "",
-        f'<div class="caveat" id="sure">{sure}</div>' if evidence or points else "",
+        f'<div class="caveat" id="sure">{caution}</div>' if evidence or points else "",
         f"<p>{esc(W.existing_sentence(v, limit))} {esc(W.design_sentence(v, limit))}</p>",
         f"<p>{esc(W.regimes_sentence(v))} {esc(W.close_sentence(v))}</p>",
     )
@@ -92,7 +92,13 @@ def sampled(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
     """Probability of the headline's ranking, where samples were drawn."""
     if not uncertainty.known(ds, case):
         return ""
-    return f"{uncertainty.chance_sentence(ds, case, limit_s)} {uncertainty.cost_sentence(ds, case, limit_s)}".strip()
+    said = (
+        uncertainty.chance_sentence(ds, case, limit_s),
+        sure.stated_winners(ds, case),
+        uncertainty.cost_sentence(ds, case, limit_s),
+        sure.optimism(ds),
+    )
+    return " ".join(x for x in said if x)
 
 
 def cost_figure(page: P.Page, y: str, scenario: str) -> str:

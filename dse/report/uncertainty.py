@@ -6,7 +6,6 @@ All numbers come from the Dataset (``cost_quantile``, ``probability_*``, ``varia
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import xarray as xr
 
 from dse import glossary
 from dse.report import draw as D
-from dse.report import page as P
+from dse.report import names as N
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
@@ -97,16 +96,17 @@ def known(ds: xr.Dataset, case: V.Case | None = None) -> bool:
     """Whether a Dataset holds samples (of a case)."""
     if "cost_quantile" not in ds:
         return False
-    return case is None or bool(np.isfinite(_at(ds, "probability_feasible", case).values).any())
+    return case is None or bool(np.isfinite(at_case(ds, "probability_feasible", case).values).any())
 
 
-def _at(ds: xr.Dataset, name: str, case: V.Case) -> xr.DataArray:
+def at_case(ds: xr.Dataset, name: str, case: V.Case) -> xr.DataArray:
+    """A variable of one case."""
     return ds[name].sel(model=case.model, workload=case.workload, scenario=case.scenario)
 
 
 def bands(ds: xr.Dataset, case: V.Case, name: str) -> BandsInfo:
     """Quantiles of the cost of every family, and of the cheapest chip that exists, at every promised speed of a case."""
-    table = _at(ds, "cost_quantile", case).transpose("competitor", "tpot_limit", "quantile")
+    table = at_case(ds, "cost_quantile", case).transpose("competitor", "tpot_limit", "quantile")
     quantiles = tuple(float(q) for q in table["quantile"].values)
     middle = quantiles.index(0.5)
     order = np.argsort(-ds["tpot_limit"].values)
@@ -141,7 +141,7 @@ def premium(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
     """What twice the speed costs, with its 90 % band; empty without samples."""
     if "speed_premium" not in ds:
         return ""
-    low, middle, high = (float(_at(ds, "speed_premium", case).sel(quantile=q)) for q in (0.05, 0.5, 0.95))
+    low, middle, high = (float(at_case(ds, "speed_premium", case).sel(quantile=q)) for q in (0.05, 0.5, 0.95))
     ends = f"{W.number(low)} to {W.number(high) if np.isfinite(high) else 'not feasible'}"
     return f" Twice the speed costs {W.number(middle)} times as much ({ends}), each with its cheapest family."
 
@@ -150,7 +150,7 @@ def _stated(ds: xr.Dataset, case: V.Case, name: str, limit_s: float) -> str:
     """Where the cost at the stated values lies among the samples of a family."""
     if "probability_below_stated" not in ds or name == EXISTING:
         return ""
-    below = float(_at(ds, "probability_below_stated", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest"))
+    below = float(at_case(ds, "probability_below_stated", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest"))
     return (
         f" The stated values give {label(name)} a lower cost than {W.percent(1 - below)} of the samples do: designs were made for them, "
         "and intervals reach further to the bad side."
@@ -159,7 +159,7 @@ def _stated(ds: xr.Dataset, case: V.Case, name: str, limit_s: float) -> str:
 
 def chances(ds: xr.Dataset, case: V.Case, name: str) -> ChanceInfo:
     """Which family is probably the cheapest, by promised speed."""
-    table = _at(ds, "probability_cheapest", case).transpose("competitor", "tpot_limit")
+    table = at_case(ds, "probability_cheapest", case).transpose("competitor", "tpot_limit")
     order = np.argsort(-ds["tpot_limit"].values)
     speed = 1 / ds["tpot_limit"].values[order]
     lines = []
@@ -174,7 +174,7 @@ def chances(ds: xr.Dataset, case: V.Case, name: str) -> ChanceInfo:
 
 def ranking(ds: xr.Dataset, case: V.Case, limit_s: float) -> list[tuple[str, float]]:
     """Families by their probability of being the cheapest at a limit, the likeliest first."""
-    table = _at(ds, "probability_cheapest", case).sel(tpot_limit=limit_s, method="nearest")
+    table = at_case(ds, "probability_cheapest", case).sel(tpot_limit=limit_s, method="nearest")
     pairs = [(str(c), float(p)) for c, p in zip(table["competitor"].values, table.values, strict=True) if c != EXISTING and np.isfinite(p)]
     return sorted(pairs, key=lambda x: -x[1])
 
@@ -213,7 +213,7 @@ def cost_sentence(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
     if not first:
         return ""
     name = first[0][0]
-    at = _at(ds, "cost_quantile", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest")
+    at = at_case(ds, "cost_quantile", case).sel(competitor=name).sel(tpot_limit=limit_s, method="nearest")
     low, middle, high = (float(at.sel(quantile=q)) for q in (0.05, 0.5, 0.95))
     v = V.view(ds, case)
     stated = next((cost for family, _, cost in V.winners(v, V.limit_index(v, limit_s)) if family == name), float("nan"))
@@ -243,7 +243,9 @@ def shares(ds: xr.Dataset) -> SharesInfo | None:
     lead, lines = panels[min(1, len(panels) - 1)]
     name, _, alone, _ = next(r for r in lines if r[0] != REST)
     source = _strongest_source(ds)
-    caption = f"Of the variance of the lead ({lead}), {name} explains most of all single inputs: {W.percent(max(alone, 0.0))}."
+    caption = (
+        f"Of the variance of the lead ({lead}), {N.assumption(name)} explains most of all single inputs: {W.percent(max(alone, 0.0))}."
+    )
     caption += f" By source, it is {source[0]} with {W.percent(source[1])}." if source else ""
     return SharesInfo("variance", tuple(panels), caption, f"Bars of Sobol indices, {len(panels)} panels. {caption}")
 
@@ -270,7 +272,7 @@ def output_label(name: str) -> str:
 
 def pairs_table(ds: xr.Dataset, case: V.Case, limit_s: float) -> str:
     """Probability that the row is cheaper than the column, at one limit."""
-    table = _at(ds, "probability_cheaper", case).sel(tpot_limit=limit_s, method="nearest").transpose("competitor", "other")
+    table = at_case(ds, "probability_cheaper", case).sel(tpot_limit=limit_s, method="nearest").transpose("competitor", "other")
     names = [str(c) for c in table["competitor"].values]
     body = [[html.escape(label(a)), *("–" if a == b else W.percent(float(table.sel(competitor=a, other=b))) for b in names)] for a in names]
     return T.table(
@@ -347,7 +349,7 @@ def draw_shares(record: SharesInfo) -> D.Canvas:
             axes.plot([100 * max(total, 0.0)] * 2, [i - 0.33, i + 0.33], color=D.INK, lw=1.1)
         axes.set(title=output, ylim=(len(lines) - 0.4, -0.6))
         axes.set_xlim(left=0)
-        axes.set_yticks(range(len(lines)), [n for n, *_ in lines], fontsize=6.8)
+        axes.set_yticks(range(len(lines)), [N.assumption(n) for n, *_ in lines], fontsize=6.8)
         axes.tick_params(axis="y", length=0)
         axes.grid(True, axis="x")
     grid[-1].set_xlabel("share of the variance of the logarithm (%): bar alone, tick with interactions")
@@ -355,38 +357,3 @@ def draw_shares(record: SharesInfo) -> D.Canvas:
     handles = [D.mpl.patches.Patch(color=KINDS.get(k, KINDS[""]), label=k or "all others together") for k in used]
     canvas.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7.5)
     return canvas
-
-
-# --- the section -----------------------------------------------------------------------------------------------------------
-
-
-def lean(page: P.Page, record: Any, drawer: Callable[[Any], D.Canvas]) -> str:
-    """A figure without its folds: for the further cases."""
-    drawing = D.svg(drawer(record), tooltips=False)
-    page.files[f"figures/{record.name}.svg"] = D.file_svg(drawing)
-    page.files[f"figures/{record.name}.csv"] = P.csv_text(record.rows)
-    caption = f'{html.escape(record.caption)} <a href="figures/{record.name}.csv">{record.name}.csv</a>'
-    return f'<figure><div class="drawing">{D.inline(drawing, record.alt)}</div><figcaption>{caption}</figcaption></figure>'
-
-
-def section(page: P.Page) -> None:
-    """How sure: probabilities, bands and shares of the headline case, the other cases folded."""
-    ds = page.ds
-    if not known(ds):
-        return
-    case, limit_s = V.headline(ds)
-    page.add('<h2 id="sure-of-ranking">How sure is the ranking?</h2>')
-    if known(ds, case):
-        page.add(P.figure(page, chances(ds, case, "probability"), draw_chances, "probability", [V.COST, V.SPEED]))
-        page.add(P.figure(page, bands(ds, case, "bands"), draw_bands, "bands", [V.COST, V.SPEED]))
-        page.add(pairs_table(ds, case, limit_s))
-    found = shares(ds)
-    if found:
-        page.add("<h3>Which uncertainty matters most?</h3>", P.figure(page, found, draw_shares, "variance", [V.COST]))
-    others = [c for s in V.scenarios(ds) for c in V.cases(ds, s) if c != case and known(ds, c)]
-    blocks = []
-    for i, other in enumerate(others):
-        record = bands(ds, other, f"bands-{i + 1}")
-        head = f"<h4>{html.escape(V.case_name(ds, other))}; {html.escape(V.name_of(ds, other.scenario))}</h4>"
-        blocks.append(head + lean(page, record, draw_bands) + f"<p>{html.escape(chance_sentence(ds, other, limit_s))}</p>")
-    page.add(P.fold("Bands of the other cases and owners", "".join(blocks)) if blocks else "")

@@ -75,7 +75,7 @@ def _given(chip: Chip, e: dict[str, Number]) -> Chip:
 
 
 @pytree()
-class _Built:
+class Built:
     """What a family's build says: the chip, its die edge for memory (m) and its power limit (W), and what limits are eased by."""
 
     chip: Chip
@@ -90,10 +90,10 @@ def _limit_w(values: Mapping[str, Number], technology: Technology, wafer: Number
     return (1 - wafer) * watt + wafer * technology.packaging.wafer_scale_power_w
 
 
-def _built(
+def built_at(
     family: str, ranges: Any, u: Number, extra: Number, fixed: Mapping[str, Number], process: Process, technology: Technology,
     constants: FamilyConstants, area_mm2: Number,
-) -> _Built:  # fmt: skip
+) -> Built:  # fmt: skip
     """The chip at a point of the cube of free variables."""
     e = dict(zip(EXTRAS, extra, strict=True))
     values = dict(fixed)
@@ -104,10 +104,10 @@ def _built(
     dies = values["dies"]
     edge = beachfront_m(sum(built.area_mm2.values()) / dies, dies, technology.packaging.aspect)
     wafer = jnp.clip(built.chip.system_usd, 0.0, 1.0)
-    return _Built(chip=_given(built.chip, e), edge_m=edge, limit_w=_limit_w(values, eased, wafer), extra=e)
+    return Built(chip=_given(built.chip, e), edge_m=edge, limit_w=_limit_w(values, eased, wafer), extra=e)
 
 
-def _cost_and_slacks(b: _Built, model: LLM, workload: Workload, layout: Layout, prices: Prices, tpot_s: Number, ttft_s: Number) -> Number:
+def cost_and_slacks(b: Built, model: LLM, workload: Workload, layout: Layout, prices: Prices, tpot_s: Number, ttft_s: Number) -> Number:
     """Logarithm of cost, then every slack in the order of ``LIMITS``."""
     chip, e = b.chip, b.extra
     p = performance(chip, model, workload, layout)
@@ -143,7 +143,7 @@ def _chips(family: str, ranges: Any, points: Any, extra: Any, *rest: Any) -> Any
 
     def one(u):
         def build(x):
-            return _all_floats(_built(family, ranges, x[:d], x[d:], *rest))
+            return _all_floats(built_at(family, ranges, x[:d], x[d:], *rest))
 
         x = jnp.concatenate([u, extra])
         return build(x), jax.vmap(lambda v: jax.jvp(build, (x,), (v,))[1])(directions)
@@ -157,7 +157,7 @@ def _scores(built: Any, changes: Any, *rest: Any) -> Any:
 
     def one(b, change):
         def f(x):
-            return _cost_and_slacks(x, *rest)
+            return cost_and_slacks(x, *rest)
 
         return f(b), jax.vmap(lambda v: jax.jvp(f, (b,), (v,))[1])(change)
 
