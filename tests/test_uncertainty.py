@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 import dse
+from dse.analyse import SAMPLES
 from dse.analysis import compare as C
+from dse.analysis import middles as A
 from dse.analysis import uncertainty as U
 from dse.analysis.inputs import Factor, Sampler, factors_of, is_uncertain, quantile, scaled, shape_of, triangle, with_values
 from dse.catalog import Quantity
@@ -230,7 +232,7 @@ def test_probabilities_agree_between_seeds_as_binomials_do(cat, study, question,
 
 @pytest.mark.long
 def test_probabilities_are_stable_to_one_point(cat, study, question, pair):
-    chance = [U.beats(U.sample(study, cat, pair, question, 32768, seed).costs)[0, 1] for seed in (1, 2)]
+    chance = [U.beats(U.sample(study, cat, pair, question, SAMPLES, seed).costs)[0, 1] for seed in (1, 2)]
     assert np.abs(chance[0] - chance[1]).max() < 0.01
 
 
@@ -263,3 +265,27 @@ def test_sobol_indices_of_a_sum_are_known(samples):
     first, second = U.indices(lambda u: np.stack([2 * u[:, 0] + u[:, 1], u[:, 2]]), 4, groups, samples, 0)
     assert [s.first for s in first] == pytest.approx([0.8, 0.2, 0.0], abs=0.02)
     assert [s.total for s in second] == pytest.approx([0.0, 0.0, 1.0], abs=0.02)
+
+
+def test_options_that_never_lead_are_left_out_and_cost_nothing(cat, question, pair, factors):
+    u = np.random.default_rng(4).random((C.SAMPLES, len(factors)))
+    drawn = Sampler.of(cat, factors).catalog(cat, u)
+    every = C.costs_of(pair[0], question, drawn, C.SAMPLES)
+    fewer = C.leading(pair[0], question, drawn, C.SAMPLES)
+    assert 0 < len(fewer.who) <= len(pair[0].who)
+    kept = C.costs_of(fewer, question, drawn, C.SAMPLES)
+    assert (kept >= every).all()
+    assert (kept > every).sum() < C.RARE * len(pair[0].who)  # each option that left led fewer than RARE times
+
+
+def test_middles_move_one_sided_values_of_the_family_alone(cat, question, pair, factors):
+    """Second way: the same values laid over the catalogue one by one."""
+    (gpu, sram) = A.middles(cat, factors, pair, question, 0, 0)
+    assert (gpu.family, sram.family) == FAMILY_PAIR
+    mine = [f for f in factors if A.own(f, "sram") and A.is_at_end(f)]
+    assert len(mine) == sram.values > 10
+    values = {p: float(quantile(cat.records[p[0]][p[1]].values[p[2]], np.array(0.5)))
+              for f in mine for p in f.places if is_uncertain(cat.records[p[0]][p[1]].values[p[2]])}  # fmt: skip
+    moved = C.costs_of(pair[1], question, with_values(cat, values), 2)[0, 0, 0]
+    assert sram.middle == pytest.approx(moved, rel=1e-5) and sram.middle != pytest.approx(sram.stated, rel=1e-3)
+    assert all(abs(np.log(ratio)) > 0 for _, ratio in sram.most)

@@ -51,7 +51,7 @@ LEVERS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 REACH = 100.0  # multiples from 1 / REACH to REACH are tried
 COARSE = 17  # multiples in the first pass
-CUTS = 3  # passes that cut the brackets
+CUTS = 2  # passes that cut the brackets
 FULL = 0.999  # of one, that shares may reach: at one some formulas have a pole
 LEAD_HELD = 1e-9  # a lead below this logarithm counts as a tie
 

@@ -36,6 +36,7 @@ RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it
 DEGREES = ("tp", "pp", "dp", "ep")
+RARE = 3  # options that are best less often than that in a first block of samples, of thousands, are left out of the others
 SPARE = 2  # larger numbers of pipeline stages that chips which store weights may take, where a sample's store turns out smaller
 
 
@@ -273,17 +274,17 @@ def _limits(question: Question) -> Any:
 
 
 def leading(c: Competitor, question: Question, catalog: Catalog, samples: int) -> Competitor:
-    """The same competitor with the options alone that are best in some sample, for some owner under some limit."""
+    """The same competitor with the options alone that are best RARE times or more, over samples, owners and limits."""
     blocks = list(_ways(c, question, catalog, samples))
     tpot = np.concatenate([np.asarray(t) for t, _ in blocks], axis=1)[:, : len(c.who)]
-    used = np.zeros(len(c.who), bool)
+    counted = np.zeros(len(c.who), int)
     for i in range(len(question.scenarios)):
         costs = np.concatenate([np.asarray(x[i]) for _, x in blocks], axis=1)[:, : len(c.who)]
         for limit in np.asarray(_limits(question)):
             met = np.where(tpot <= limit, costs, np.inf)
             best = met.argmin(axis=1)
-            used[best[np.isfinite(met[np.arange(samples), best])]] = True
-    used |= ~used.any()  # nothing is feasible in these samples
+            counted += np.bincount(best[np.isfinite(met[np.arange(samples), best])], minlength=len(counted))
+    used = counted >= min(RARE, counted.max())  # all where nothing is feasible in these samples
     return replace(c, who=c.who[used], rows=c.rows[used], formats=tuple(f for f, u in zip(c.formats, used, strict=True) if u))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 AFRESH = 2048  # chips of a search that starts from nothing
+OUT_OF_SIGHT = np.log(2.0)  # of a rival's pool above the cheapest rival, beyond which it is not polished
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
 
@@ -76,7 +77,9 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
         costs, slopes = {}, {}
         for family in market.competitors:
             mine = [k for k, i in enumerate(live) if family == leader or family in turns[i].rivals]
-            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known)
+            others = [costs[f] for f in costs if f != leader]
+            least = np.min(others, axis=0) if others and family != leader else None
+            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known, least)
         real = [k for k, i in enumerate(live) if name in turns[i].rivals]
         costs[name], slopes[name] = np.full(len(live), np.inf), np.zeros(len(live))
         if real:
@@ -121,6 +124,8 @@ def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tu
 def open_ends(market: Market, rivals: Sequence[str], turns: Sequence[Turn], fixed: np.ndarray) -> list[Turn]:
     """Of turns whose lead the front's designs never lose, those in which a rival made anew would be below the leader's fixed design.
 
+    A rival whose pool is far above the leader there is not polished.
+
     Args:
         turns: Starting at the end of their reach. fixed: Logarithm of the leader's cost there, layouts chosen anew: an upper bound.
     """
@@ -130,10 +135,11 @@ def open_ends(market: Market, rivals: Sequence[str], turns: Sequence[Turn], fixe
     books = market.books(multiplied(market.catalog, rows, len(rows)), len(rows))
     least = np.full(len(turns), np.inf)
     for family in rivals:
-        cost = np.full(len(turns), float(market.optimum[family].cost[0]))
-        touched = np.flatnonzero(market.touched(family, books, range(len(turns))))
-        if len(touched):
-            cost[touched] = market.best(family, books, touched.tolist()).cost
+        moved, pool = market.touched(family, books, range(len(turns)))
+        cost = np.where(moved, pool, float(market.optimum[family].cost[0]))
+        near = np.flatnonzero(moved & (pool < fixed + OUT_OF_SIGHT)).tolist()
+        if near:
+            cost[near] = market.best(family, books, near).cost
         least = np.minimum(least, cost)
     return [t for t, low, own in zip(turns, least, fixed, strict=True) if low < own]
 
@@ -154,22 +160,37 @@ class _Rows:
         self.middle, self.up, self.down = books(0.0), books(STEP), books(-STEP)
 
     def costs(
-        self, family: str, mine: Sequence[int], keys: Sequence[tuple[int, str]], known: dict[tuple[int, str], Best]
+        self,
+        family: str,
+        mine: Sequence[int],
+        keys: Sequence[tuple[int, str]],
+        known: dict[tuple[int, str], Best],
+        best: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of a family's least cost in some rows (inf elsewhere), and slopes; ``known`` learns the optima."""
+        """Logarithms of a family's least cost in some rows (inf elsewhere), and slopes; ``known`` learns the optima.
+
+        A family whose pool is far above ``best`` in a row stays as it is in its pool.
+        """
         m = self.market
         cost, slope = np.full(len(self.rows), np.inf), np.zeros(len(self.rows))
         if not mine:
             return cost, slope
-        cost[mine] = float(m.optimum[family].cost[0])
-        touched = np.flatnonzero(m.touched(family, self.middle, mine))
-        if not len(touched):
+        moved, pool = m.touched(family, self.middle, mine)
+        cost[mine] = np.where(moved, pool, float(m.optimum[family].cost[0]))
+        bound = np.inf if best is None else best[list(mine)] + OUT_OF_SIGHT
+        chosen = np.flatnonzero(moved & ~(pool > bound)).tolist()
+        if not chosen:
             return cost, slope
-        rows, own = [mine[k] for k in touched.tolist()], [keys[k] for k in touched.tolist()]
-        before = [known.get(k, m.optimum[family]) for k in own]
-        best = m.beside(family, self.middle, rows, m.best(family, self.middle, rows, stacked(before)))
-        known.update({k: best.at(slice(i, i + 1)) for i, k in enumerate(own)})
-        cost[rows], slope[rows] = best.cost, m.slopes(self.up, self.middle, self.down, best, rows)
+        rows, own = [mine[k] for k in chosen], [keys[k] for k in chosen]
+        new = [k for k, key in enumerate(own) if key not in known]
+        found = m.best(family, self.middle, rows, stacked([known.get(k, m.optimum[family]) for k in own]))
+        if new:  # what is named or counted is looked through once, where the search for the root begins
+            wide = m.beside(family, self.middle, [rows[k] for k in new], found.at(new))
+            order = np.arange(len(rows))
+            order[new] = len(rows) + np.arange(len(new))
+            found = stacked([found, wide]).at(order)
+        known.update({k: found.at(slice(i, i + 1)) for i, k in enumerate(own)})
+        cost[rows], slope[rows] = found.cost, m.slopes(self.up, self.middle, self.down, found, rows)
         return cost, slope
 
 

@@ -32,15 +32,15 @@ from dse.analysis.together import (
 )
 from dse.catalog import Catalog
 
-POOL, CHOSEN = 16, 3  # starts of a family that every row looks at, and of those the ones that are polished in it
-FIRST, LONG, SHORT = 10, 12, 1  # linear programs of a pool's members, of a row's chosen, of neighbours
+POOL, CHOSEN = 12, 2  # starts of a family that every row looks at, and of those the ones that are polished in it
+FIRST, LONG, SHORT = 8, 8, 1  # linear programs of a pool's members, of a row's chosen, of neighbours
 SAME = 1e-9  # change of logarithms of cost below which a row is that of the stated values
 STEP = 1e-4  # of the differences of the envelope, in logarithms of a lever
 STATED = 16  # books of the stated catalogue
 FACTORS = (1 / 2, 2)  # by which a degree of parallelism, or all counts, are changed at a time
 COUNTS = (-2, -1, 1, 2)  # by which a counted variable is
-LOOKED = 4  # neighbours that are polished on
-MIXED, SPREAD = 16, 0.15  # neighbours with two changes, and how far their other variables are moved, of the range of each
+LOOKED = 3  # neighbours that are polished on
+MIXED, SPREAD = 8, 0.15  # neighbours with two changes, and how far their other variables are moved, of the range of each
 
 
 def signature(s: Starts, i: int) -> tuple[Any, ...]:
@@ -176,12 +176,13 @@ class Market:
         self.programs += steps * len(starts)
         return improved(self.scene, books, starts, steps, self.seed, whole=whole)
 
-    def touched(self, family: str, books: Books, rows: Sequence[int]) -> np.ndarray:
-        """Rows in which any design of a family's pool costs or weighs otherwise than at the stated values."""
+    def touched(self, family: str, books: Books, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in which any design of a family's pool costs or weighs otherwise than at the stated values; logarithm of the pool's best."""
         v = valued(self.scene, books, joined([self.pools[family].rows(r) for r in rows]))
         here, stated = (merit(x.cost, x.worst).reshape(-1, len(self.pools[family])) for x in (v, self.stated[family]))
         with np.errstate(invalid="ignore"):
-            return ~(np.nan_to_num(np.abs(here - stated), nan=0.0, posinf=1.0) < SAME).all(axis=1)
+            moved = ~(np.nan_to_num(np.abs(here - stated), nan=0.0, posinf=1.0) < SAME).all(axis=1)
+        return moved, v.met.reshape(here.shape).min(axis=1)
 
     def best(self, family: str, books: Books, rows: Sequence[int], known: Best | None = None, steps: int = LONG) -> Best:
         """The best design of a family in some rows of books, from its pool, and from what was best in the same rows before."""
@@ -191,7 +192,7 @@ class Market:
         merits = merit(v.cost, v.worst).reshape(n, len(pool))
         offset = len(pool) * np.arange(n)[:, None]
         parts = []
-        for capped, count in ((False, CHOSEN), (True, 1)):
+        for capped, count in ((False, 1 if known else CHOSEN), (True, 1)):
             mine = np.flatnonzero(pool.capped == capped)
             order = mine[np.argsort(merits[:, mine], axis=1)[:, :count]]
             parts.append(tried.at((order + offset).ravel()))

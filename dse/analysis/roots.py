@@ -1,4 +1,4 @@
-"""At which multiple of a lever does a lead come to zero? Newton's steps inside of a bracket, told one lead at a time, so that many go together."""
+"""At which multiple does a lead come to zero? Newton's steps inside of a bracket, told one lead at a time, so that many go together."""
 
 from __future__ import annotations
 
