@@ -231,7 +231,8 @@ def slopes_of(scene: Scene, up: Books, middle: Books, down: Books, starts: Start
     points = around(starts.point, BALL / 10, np.random.default_rng(seed))
     here, more, less = (scene.slopes(b, starts, points) for b in (middle, up, down))
     p = programs(here, points, starts.point, np.full(len(starts), BALL), starts.capped, np.zeros(len(starts)))
-    cost, slack = (more.cost - less.cost) / (2 * STEP), (more.slack - less.slack) / (2 * STEP)
+    with np.errstate(invalid="ignore"):  # what cannot be built on one side
+        cost, slack = (more.cost - less.cost) / (2 * STEP), (more.slack - less.slack) / (2 * STEP)
     return np.nansum(p.cost * cost, axis=1) - np.nansum(p.limits * slack, axis=(1, 2))
 
 

@@ -33,10 +33,13 @@ METHODS = {
         "The same samples twice: with the designs of the fronts, and with chips bred anew from them under the drawn values and polished."
     ),
     "flips": (
-        "Every assumption is multiplied alone while designs and layouts are chosen anew among those of the front; where the sign of the "
-        "lead changes, the bracket is cut until the multiple is known to a thousandth. "
-        "For the nearest flips both families are bred and polished anew at every multiple tried (Newton's method, derivatives by the "
-        "envelope theorem); the three nearest that remain are searched from nothing on both sides."
+        "Every assumption is multiplied alone, by up to 100 in both directions. Where the lead of the front's designs changes its sign is "
+        "where the search for the root starts (hollow marks); there and at every further multiple all families that come near are designed "
+        "anew: their real-valued variables and the batch by linear programs over exact gradients, their counts, choices and layouts one at "
+        "a time and mixed, and the front's own designs with capped power remain open to them. Newton's method takes its slope from the "
+        "envelope theorem and ends where the lead is below 0.2 %, or where the multiple is known to 1 %. Assumptions that never turn the "
+        "ranking with the front's designs are tried at both ends of their reach. The three nearest flips are searched from nothing on both "
+        "sides. Chips that exist stay as they are and choose their layouts anew."
     ),
     "regret": "Every design in its best layout for every case, at the headline's promise and owner; without burned-in designs.",
     "bands": "Bands hold 50 and 90 % of the samples, the line is the median; grey lines are the medians of the other panels.",
