@@ -74,7 +74,8 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
     while live := [i for i, b in enumerate(brackets) if not b.done]:
         rows = [turns[i].row(brackets[i].way * brackets[i].x) for i in live]
         scene = _Rows(market, rows, [turns[i].lever for i in live])
-        costs, slopes = {}, {}
+        costs: dict[str, np.ndarray] = {}
+        slopes: dict[str, np.ndarray] = {}
         for family in market.competitors:
             mine = [k for k, i in enumerate(live) if family == leader or family in turns[i].rivals]
             others = [costs[f] for f in costs if f != leader]

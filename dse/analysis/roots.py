@@ -10,7 +10,8 @@ import numpy as np
 from dse.analysis.breakeven import REACH
 
 CLOSE = 2e-3  # lead below which a multiple counts as the flip, in logarithms
-TRIALS = 8  # multiples at which families are re-optimised, at most
+TRIALS = 14  # multiples at which families are re-optimised, at most
+SETTLED = 0.05  # bracket in which a search that ran out of trials counts as settled
 WIDEST, NARROW = 0.7, 0.01  # largest step, and bracket that is not cut further, in logarithms of the lever
 
 
@@ -64,7 +65,7 @@ class Bracket:
             self.behind = min(self.behind, (self.x, found.value))
         if self.behind[0] - self.ahead[0] < NARROW or self.trials >= TRIALS:
             self.done = True
-            if np.isfinite(self.behind[0]) and self.behind[0] - self.ahead[0] <= WIDEST / 2:
+            if np.isfinite(self.behind[0]) and self.behind[0] - self.ahead[0] <= SETTLED:
                 self.at = (self.way * self.behind[0], Lead(self.behind[1]))
             return
         self.x = min(_next(self.x, found.value, self.way * found.slope, self.ahead, self.behind), self.end)
@@ -102,7 +103,7 @@ class Line:
             self.low = max(self.low, self.x)
         if self.high - self.low < NARROW or self.trials >= TRIALS:
             self.done = True
-            self.at = (self.x, found) if self.high - self.low < WIDEST / 2 else None
+            self.at = (self.x, found) if self.high - self.low < SETTLED else None
             return
         step = -found.value / found.slope if np.isfinite(found.value) and (found.slope > 0) == self.rising and found.slope != 0 else np.nan
         wanted = self.x + float(np.clip(step, -WIDEST, WIDEST)) if np.isfinite(step) else np.nan

@@ -50,9 +50,8 @@ def optimism(ds: xr.Dataset) -> str:
         return ""
     return (
         f"Stated values are optimistic for {'; '.join(said)} USD/Mtoken: their cost as stated lies below their whole "
-        f"90{W.NARROW}% band, because chips that nobody has measured are stated at ideals that can only be missed, and because designs were made for the stated "
-        "values. "
-        "Judge these families by the bands."
+        f"90{W.NARROW}% band, because chips that nobody has measured are stated at ideals that can only be missed, "
+        "and because designs were made for the stated values. Judge these families by the bands."
     )
 
 
