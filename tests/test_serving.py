@@ -57,10 +57,11 @@ def test_percentiles_agree_with_the_simulation_over_a_whole_draw(cat, seed):
     found = []
     for case in draw(seed, cat):
         if not outside(case):
-            (seen, _), said = simulated(job_of(case), 60_000), predicted(case)
-            found.append([abs(said[key] / seen[key] - 1.0) <= goal for key, goal in GOALS.items()])
-    share = dict(zip(GOALS, np.mean(found, axis=0), strict=True))
-    assert len(found) == COUNT and min(share.values()) >= 0.95, share
+            (seen, noise), said = simulated(job_of(case), 60_000), predicted(case)
+            beyond = [abs(said[key] / seen[key] - 1.0) - goal for key, goal in GOALS.items()]
+            found.append([[x <= 0.0, x <= 2.0 * noise[key]] for x, key in zip(beyond, GOALS, strict=True)])
+    share, with_noise = np.mean(found, axis=0).T
+    assert len(found) == COUNT and min(share) >= 0.9 and min(with_noise) >= 0.95, (share, with_noise)
 
 
 def test_arrivals_fill_the_percentiles_and_leave_the_closed_loop_alone(base):
