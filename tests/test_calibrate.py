@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,8 @@ def test_a_fit_of_some_parts_writes_no_pools(plan, fitted):
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONSTANTS.glob("[!_]*.toml")))
 def test_every_file_holds_every_constant_itself(name, catalog):
     record = catalog.records["constants"][name]
-    kernels = build_kernels(record, {})
+    differs = "base" in tomllib.loads((CONSTANTS / f"{name}.toml").read_text(encoding="utf-8"))  # a chip that says only what is its own
+    kernels = catalog.constants[name] if differs else build_kernels(record, {})
     assert 0 < float(kernels.gemm.bf16.compute_efficiency) <= 1
     for path, q in record.values.items():
         assert q.low is None or q.low <= q.value <= q.high, path
