@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,12 +47,32 @@ def fine_batches(grid: Grid) -> tuple[int, ...]:
     return tuple(sorted({max(round(b * s), 1) for b in grid.batches for s in steps.tolist()}))
 
 
+def nearest(at: Sequence[float], known: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
+    """A combination of values of sorted lists and all within one step of each, the fewest steps first.
+
+    >>> nearest((2, 1), [[1, 2, 4], [1, 3]])
+    [(2, 1), (1, 1), (2, 3), (4, 1), (1, 3), (4, 3)]
+    """
+    beside = [values[max(values.index(x) - 1, 0) : values.index(x) + 2] for x, values in zip(at, known, strict=True)]
+    return sorted(itertools.product(*beside), key=lambda found: sum(a != b for a, b in zip(found, at, strict=True)))
+
+
 def _refined(best: Best, table: np.ndarray, every: Sequence[int] = ()) -> np.ndarray:
-    """Layouts of the winners with neighbouring batches, as a table of its own; with those of ``every`` within an octave, where given."""
+    """Layouts of the winners with neighbouring batches, as a table of its own.
+
+    With ``every``: those of its batches that lie within an octave, on the next narrower and wider cuts too, because a batch between those
+    of the table may make another cut the best.
+    """
     rows = table[np.unique(best.layout[best.layout >= 0])]
     if every:
-        near = [(*row[:4], float(b)) for row in rows.tolist() for b in every if row[4] <= 2 * b and b <= 2 * row[4] and b >= row[2]]
-        return np.unique(np.array(near, float).reshape(-1, 5), axis=0)
+        ways, steps = {tuple(x) for x in table[:, :4].tolist()}, [sorted(set(x.tolist())) for x in table[:, :3].T]
+        near = set()
+        for tp, pp, dp, ep, batch in rows.tolist():
+            apart = ((way, sum(a != b for a, b in zip(way, (tp, pp, dp), strict=True))) for way in nearest((tp, pp, dp), steps))
+            beside = [(*way, way[0] * way[2] if ep > 1 else ep) for way, count in apart if count <= 1]
+            some = [float(x) for x in every if batch <= 2 * x and x <= 2 * batch]
+            near |= {(*way, x) for way in beside if way in ways for x in some if x >= way[2]}
+        return np.array(sorted(near)).reshape(-1, 5)
     grown = rows[:, None, :].repeat(2 * FINE_REACH + 1, axis=1)
     grown[..., 4] = np.maximum(np.round(grown[..., 4] * FINE_STEP ** np.arange(-FINE_REACH, FINE_REACH + 1)), grown[..., 2])
     return np.unique(grown.reshape(-1, 5), axis=0)

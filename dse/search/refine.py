@@ -16,7 +16,7 @@ import numpy as np
 
 from dse.search import explore
 from dse.search.designs import Questions, Shop, alike, build_block, column, pad
-from dse.search.finalists import fine_batches
+from dse.search.finalists import fine_batches, nearest
 from dse.search.kernel import SLICE
 from dse.search.layouts import Case, Grid, Memo, layout_table, screen
 from dse.search.shards import canonical
@@ -104,7 +104,7 @@ class _Bench:
                     dict.fromkeys((*way, float(b)) for b in self.batches if batch <= reach * b and b <= reach * batch and b >= way[2])
                 )
 
-        beside = [[(a, b, c, a * c if ep > 1 else ep) for a, b, c in _nearest(way, steps)] for *way, ep in table[leading][:, :4].tolist()]
+        beside = [[(a, b, c, a * c if ep > 1 else ep) for a, b, c in nearest(way, steps)] for *way, ep in table[leading][:, :4].tolist()]
         for nth in itertools.zip_longest(*beside):  # the nearest of every limit, then the next ones: none is crowded out by those before it
             for i, way in zip(leading, nth, strict=True):
                 if way is not None:
@@ -128,16 +128,6 @@ class _Bench:
             costs += weight * best.cost.reshape(self.question.cells, -1).T[:n]
             fastest = np.minimum(fastest, best.fastest[:n])
         return costs, fastest
-
-
-def _nearest(at: Sequence[float], known: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
-    """A combination of values of sorted lists and all within one step of each, the fewest steps first.
-
-    >>> _nearest((2, 1), [[1, 2, 4], [1, 3]])
-    [(2, 1), (1, 1), (2, 3), (4, 1), (1, 3), (4, 3)]
-    """
-    beside = [values[max(values.index(x) - 1, 0) : values.index(x) + 2] for x, values in zip(at, known, strict=True)]
-    return sorted(itertools.product(*beside), key=lambda found: sum(a != b for a, b in zip(found, at, strict=True)))
 
 
 def refine(
