@@ -207,8 +207,10 @@ def table() -> None:
     for family in dict.fromkeys(r["family"] for r in rows):
         ours = [r for r in rows if r["family"] == family]
         proved = certified(family, limits)
-        fronts = [np.array([float(x) for x in r["costs"].split()]) for r in ours] + ([] if proved is None else [proved[0]])
-        best, allowed = _volume(limits, np.min(fronts, axis=0)), None if proved is None else _volume(limits, proved[1])
+        fronts = [np.array([float(x) for x in r["costs"].split()]) for r in ours if r.get("costs")]  # rows of before have none
+        fronts += [] if proved is None else [proved[0]]
+        best = max([_volume(limits, np.min(fronts, axis=0))] if fronts else [r["hv"] for r in ours])
+        allowed = None if proved is None else _volume(limits, proved[1])
         for method, budget in dict.fromkeys((r["method"], r["budget"]) for r in ours):
             mine = [r for r in ours if (r["method"], r["budget"]) == (method, budget)]
             medians = [float(np.median(c)) if c else None for c in ([r["hv"] for r in mine if r["at"] == m] for m in marks)]
