@@ -33,6 +33,7 @@ from dse.analysis.together import (
 from dse.catalog import Catalog
 
 POOL, CHOSEN = 12, 2  # starts of a family that every row looks at, and of those the ones that are polished in it
+MOST_POOL = 48  # starts of a pool with what rows have found
 FIRST, LONG, SHORT = 8, 8, 1  # linear programs of a pool's members, of a row's chosen, of neighbours
 SAME = 1e-9  # change of logarithms of cost below which a row is that of the stated values
 STEP = 1e-4  # of the differences of the envelope, in logarithms of a lever
@@ -150,13 +151,14 @@ class Market:
     stated: dict[str, Found] = field(default_factory=dict)  # of the pools, at the stated values
     optimum: dict[str, Best] = field(default_factory=dict)  # the same
     programs: int = 0
+    plain: Books = field(init=False)  # of the stated values
 
     def books(self, catalog: Catalog, n: int) -> Books:
         """Books of a catalogue with columns."""
         return books_of(catalog, n, list(self.competitors), self.scenario)
 
     def __post_init__(self) -> None:
-        books = self.books(scaled(self.catalog, [], 1.0), STATED)
+        self.plain = books = self.books(scaled(self.catalog, [], 1.0), STATED)
         for family, c in self.competitors.items():
             assert c.space is not None
             every = joined([start(c.space, c.decisions[c.who[i]], c.rows[i], c.formats[i]) for i in range(len(c.who))])
@@ -170,6 +172,20 @@ class Market:
             self.pools[family] = joined([pool, replace(front, capped=np.ones(len(front), bool))])
             self.stated[family] = valued(self.scene, books, self.pools[family])
             self.optimum[family] = self.beside(family, books, [0], self.best(family, books, [0]))
+
+    def learn(self, family: str, found: Best) -> None:
+        """Optima of rows join the family's pool, one of each kind: what serves one row well may serve another."""
+        pool = self.pools[family]
+        kinds = {signature(pool, i) for i in range(len(pool))}
+        new = []
+        for i in np.flatnonzero(np.isfinite(found.anew_cost)).tolist():
+            kind = signature(found.anew, i)
+            if kind not in kinds and len(pool) + len(new) < MOST_POOL:
+                kinds.add(kind)
+                new.append(i)
+        if new:
+            self.pools[family] = joined([pool, found.anew.at(np.array(new)).rows(0)])
+            self.stated[family] = valued(self.scene, self.plain, self.pools[family])
 
     def improve(self, books: Books, starts: Starts, steps: int, whole: bool = False) -> Found:
         """Some linear programs for every start."""
