@@ -205,10 +205,10 @@ class _Rows:
         new = [k for k, key in enumerate(own) if wide or key not in known]
         found = m.best(family, self.middle, rows, stacked([known.get(k, m.optimum[family]) for k in own]))
         if new:
-            wide = m.beside(family, self.middle, [rows[k] for k in new], found.at(new))
+            looked = m.beside(family, self.middle, [rows[k] for k in new], found.at(new))
             order = np.arange(len(rows))
             order[new] = len(rows) + np.arange(len(new))
-            found = stacked([found, wide]).at(order)
+            found = stacked([found, looked]).at(order)
         known.update({k: found.at(slice(i, i + 1)) for i, k in enumerate(own)})
         m.learn(family, found)
         cost[rows], slope[rows] = found.cost, m.slopes(self.up, self.middle, self.down, found, rows)

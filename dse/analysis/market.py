@@ -177,7 +177,7 @@ class Market:
         """Optima of rows join the family's pool, one of each kind: what serves one row well may serve another."""
         pool = self.pools[family]
         kinds = {signature(pool, i) for i in range(len(pool))}
-        new = []
+        new: list[int] = []
         for i in np.flatnonzero(np.isfinite(found.anew_cost)).tolist():
             kind = signature(found.anew, i)
             if kind not in kinds and len(pool) + len(new) < MOST_POOL:
