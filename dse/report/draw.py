@@ -57,6 +57,9 @@ ROOM, ROOM_ALONE = 0.38, 0.2  # share of the data's width kept free at the right
 BETTER_BOX = {"lower": (0.8, 0.0, 1.0, 0.15), "higher": (0.8, 0.85, 1.0, 1.0)}  # axes fractions that the arrow "better" takes
 
 
+NARROW_PT, SCALE = 460.0, 1.45  # width of a figure below which it keeps its size on the page, and pixels a point there
+
+
 class Canvas:
     """A figure and the tooltips of its marks (id in the drawing -> text)."""
 
@@ -321,9 +324,13 @@ def inline(drawing: str, alt: str) -> str:
     """An SVG for the page: no XML head, colours of the page, alternative text, no addresses."""
     body = drawing[drawing.index("<svg") :]
     body = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", body)
-    body = re.sub(
-        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', lambda m: f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="{m[1]}">', body, count=1
-    )
+
+    def head(m: re.Match[str]) -> str:
+        width = float(m[1].split()[2])
+        kept = f' style="max-width:{width * SCALE:.0f}px;min-width:0"' if width < NARROW_PT else ""  # small pictures are not blown up
+        return f'<svg role="img" aria-label="{html.escape(alt)}"{kept} viewBox="{m[1]}">'
+
+    body = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', head, body, count=1)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.S)
     for stand_in, page in ON_PAGE.items():
         body = body.replace(stand_in, page)

@@ -35,6 +35,19 @@ WORDS = {
     "die_edge": "die edge of link circuits",
     "rate_share": "share of the datasheet rate",
     "alu": "transistors of a vector unit",
+    "sram_model_share": "share of the SRAM for weights or cache",
+    "serial_s_per_k": "serial time by depth of a product",
+    "floor_s": "least time of a kernel",
+    "head_s": "time of an attention head",
+    "latency_s": "latency of a kernel",
+    "fill_k": "filling of the array",
+    "tail_output": "waste of the last tile",
+    "quantise_pass": "passes to quantise",
+    "blend": "hiding of the shorter time behind the longer",
+    "overlap": "hiding of communication",
+    "in_switch": "reduction in the switch",
+    "volume": "wafers of a design",
+    "life": "service life",
     "defects": "defect density",
     "wafer": "wafer price",
 }
@@ -77,4 +90,4 @@ def said(value: str) -> str:
     if value in WORDS:
         return WORDS[value]
     last = value.removeprefix("special.").removeprefix("system.")
-    return last.removesuffix("_s").replace("_", " ").replace(".", " ")
+    return WORDS[last] if last in WORDS else last.removesuffix("_s").replace("_", " ").replace(".", " ")

@@ -246,7 +246,7 @@ def shares(ds: xr.Dataset) -> SharesInfo | None:
     caption = (
         f"Of the variance of the lead ({lead}), {N.assumption(name)} explains most of all single inputs: {W.percent(max(alone, 0.0))}."
     )
-    caption += f" By source, it is {source[0]} with {W.percent(source[1])}." if source else ""
+    caption += f" By source (keys as under Sources) it is {source[0]} with {W.percent(source[1])}." if source else ""
     return SharesInfo("variance", tuple(panels), caption, f"Bars of Sobol indices, {len(panels)} panels. {caption}")
 
 

@@ -21,6 +21,7 @@ YEAR_S = 365 * DAY_S
 PER_AREA = {"W/mm2": (1, "W/mm²"), "byte/mm2/s": (1e-9, "GB/s/mm²"), "byte/s/mm2": (1e-9, "GB/s/mm²")}
 PEOPLE = PER_AREA | {"s": (1 / YEAR_S, "year"), "1/s": (YEAR_S, "1/year"), "USD/J": (3.6e6, "USD/kWh"), "USD/s": (3600, "USD/h")}
 NARROW = "\u202f"  # a space that does not break
+NEARLY = 99.5  # per cent, from which a third digit is shown
 CLOSE = 0.1  # a lead below this share is called close
 
 
@@ -94,8 +95,11 @@ def percent(share: float, signed: bool = False) -> str:
 
     >>> [percent(x, signed=True).replace(NARROW, " ") for x in (0.123, -0.05)]
     ['+12 %', '−5 %']
+    >>> percent(0.9986).replace(NARROW, " ")
+    '99.9 %'
     """
-    text = f"{abs(share) * 100:.2g}" if abs(share) < 1 else f"{abs(share) * 100:,.0f}"
+    hundred = abs(share) * 100
+    text = f"{hundred:.2g}" if hundred < NEARLY else f"{hundred:.3g}" if abs(share) < 1 else f"{hundred:,.0f}"
     sign = "−" if share < 0 else ("+" if signed else "")
     return f"{sign}{text}{NARROW}%"
 
