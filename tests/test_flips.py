@@ -153,6 +153,7 @@ def rows(catalog, asked, start, levers):
     return scene, books, T.improved(scene, books, T.joined([one.rows(i) for i in range(len(multiples))]), 25, 0)
 
 
+@pytest.mark.long
 def test_rows_reach_what_a_polish_of_one_design_reaches(rows, best):
     _, _, found = rows
     assert (found.worst >= T.MET).all()
@@ -183,6 +184,7 @@ def test_a_program_of_two_rows_is_that_of_each_alone():
             assert value(other) > value(both.step[i]) - 1e-7
 
 
+@pytest.mark.long
 def test_slopes_of_rows_are_differences_of_rows_designed_anew(rows, catalog, levers, asked, start):
     scene, _, found = rows
     for i, name in enumerate(SHORT):
