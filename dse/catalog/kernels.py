@@ -51,6 +51,7 @@ def find_constants(chip: Record, constants: Mapping[str, Record], family: str) -
     for how, word in wanted.items():
         for identity, record in constants.items():
             serves = record.meta.get("family", ROOT_FAMILY) == family
+            serves &= how != "family" or not record.meta.get("applies_to_chips")  # the file of one chip does not stand for its family
             if word and serves and str(record.meta.get(how, "")).lower() == word.lower():
                 return identity, how
     raise InputError(f"{chip.file}: family — found no constants of family '{family}', allowed a file of constants/ that names it")

@@ -44,9 +44,12 @@ def _donor(row: Mapping[str, str], catalog: Catalog) -> tuple[str, str, str]:
     wanted = {"generation": row.get("generation"), "vendor": row.get("vendor"), "family": family}
     for how, word in {"chip": row.get("chip"), **wanted}.items():
         for name, record in catalog.records["constants"].items():
-            own = how == "chip" and word in record.meta.get("applies_to_chips", [])
+            of_chips = record.meta.get("applies_to_chips", [])
+            own = how == "chip" and word in of_chips
+            if how == "family" and of_chips:  # the file of one chip does not stand for its family
+                continue
             if own or (word and str(record.meta.get(how, "")).lower() == word.lower()):
-                chips = [c for c in record.meta.get("applies_to_chips", []) if c in catalog.records["chips"]]
+                chips = [c for c in of_chips if c in catalog.records["chips"]]
                 chips += [c for c, r in catalog.records["chips"].items() if str(r.meta.get("family")) == family]
                 if chips:
                     return chips[0], name, how
