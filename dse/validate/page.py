@@ -251,7 +251,7 @@ def _cross(fits: Mapping[str, Any]) -> str:
         counts = [str(n) for n, _ in next(iter(few.values()))]
         parts += [
             "<h3>A chip with few measured rows</h3><p>Each chip in turn is new: the constants are those of its generation, "
-            "and so many of its rows are fitted on top; the error is that of its other rows.</p>",
+            "and so many rows of each of its formats and implementations are fitted on top; the error is that of its other rows.</p>",
             table(("operator", *(f"{n} rows" for n in counts)), rows),
             f'<div class="grid">{drawing}</div>' + F.legend([(s.name, s.colour) for s in series]),
         ]
