@@ -28,6 +28,7 @@ class Cell:
     group: str
     generation: str
     leaves: tuple[Leaf, ...]
+    cache_byte: float = 0.0  # last-level cache of the chip
 
     @property
     def kernel(self) -> Key:
@@ -37,6 +38,10 @@ class Cell:
     def free(self, name: str) -> Leaf | None:
         """A leaf that is fitted here, by its name."""
         return next((leaf for leaf in self.leaves if leaf.name == name and not leaf.fixed), None)
+
+    def centre(self, leaf: Leaf) -> float:
+        """Where a leaf is fitted from on this chip, in logarithm or logit: a share of its cache counts by the size of that."""
+        return leaf.base + (float(np.log(max(self.cache_byte, 1.0))) if leaf.of_cache else 0.0)
 
     def key(self, effect: str) -> Key:
         """What cells share the number of an effect: those with the same key."""
@@ -54,9 +59,9 @@ class Slot:
     sd: float
 
 
-def cell_of(fit: Fit, kernel: int, chip: str, plan: Plan) -> Cell:
+def cell_of(fit: Fit, kernel: int, chip: str, plan: Plan, cache_byte: float = 0.0) -> Cell:
     """The cell of a fit on a chip that ran its ``kernel``-th set of implementations."""
-    return Cell(fit.part, fit.rows[kernel], chip, plan.group_of(chip), plan.generations.get(chip, chip), fit.leaves)
+    return Cell(fit.part, fit.rows[kernel], chip, plan.group_of(chip), plan.generations.get(chip, chip), fit.leaves, cache_byte)
 
 
 def slots_of(names: Sequence[str], cells: Sequence[Cell], plan: Plan) -> list[Slot]:

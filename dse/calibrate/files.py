@@ -23,6 +23,7 @@ UNITS = {
     "head_s": "ns",
     "_token": "token",
     "_flop": "FLOP",
+    "_byte": "MB",
 }
 HEAD = re.compile(r'^[\w."/-]+ = \{ value = ')
 

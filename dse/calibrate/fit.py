@@ -147,7 +147,7 @@ def _gathered(chosen: Members, plan: Plan) -> tuple[list[Cell], list[Sample], np
         place.append({})
         for chip in sorted({s.chip for s in members}):
             mine = [s for s in members if s.chip == chip]
-            cell = cell_of(fit, ran(fit, mine), chip, plan)
+            cell = cell_of(fit, ran(fit, mine), chip, plan, mine[0].job.on.cache_byte)
             if cell not in cells:
                 index += [len(cells)] * len(mine)
                 samples += mine
@@ -164,7 +164,10 @@ def _constants(cells: Sequence[Cell]) -> tuple[dict[str, np.ndarray], dict[str, 
     each = {leaf.name: [next(own for own in c.leaves if own.name == leaf.name) for c in cells] for leaf in cells[0].leaves}
     fixed = {name: np.array([leaf.value if leaf.fixed else np.nan for leaf in leaves]) for name, leaves in each.items()}
     some = {name: leaves for name, leaves in each.items() if not all(leaf.fixed for leaf in leaves)}
-    base = {name: np.array([0.0 if leaf.fixed else leaf.base for leaf in leaves]) for name, leaves in some.items()}
+    base = {
+        name: np.array([0.0 if leaf.fixed else c.centre(leaf) for c, leaf in zip(cells, leaves, strict=True)])
+        for name, leaves in some.items()
+    }
     return fixed, base, {name: any(leaf.share for leaf in leaves) for name, leaves in some.items()}
 
 

@@ -25,6 +25,7 @@ class Leaf:
     sd: float = 1.0
     effects: tuple[str, ...] = ("fit@group",)
     fixed: bool = False
+    of_cache: bool = False  # the prior's centre is a share of the chip's last-level cache
 
     @property
     def base(self) -> float:
@@ -103,7 +104,8 @@ def _effects(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> tuple
 def _leaf(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> Leaf:
     fixed = "fixed" in raw
     value = to_si(float(raw["fixed"] if fixed else raw["prior"]), raw.get("unit", "1"))
-    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), _effects(name, raw, scatter), fixed)
+    effects, of_cache = _effects(name, raw, scatter), raw.get("of") == "cache"
+    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), effects, fixed, of_cache)
 
 
 def _leaves(name: str, table: dict[str, Any], scatter: dict[str, float]) -> tuple[Leaf, ...]:

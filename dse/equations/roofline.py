@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import TINY, filled_share, monotone, shares, smooth_max
+from dse.equations.smooth import TINY, filled_share, monotone, power, shares, smooth_max
 from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytree
 
 # Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
 P_GEMM = 2
-P_DECODE = 2
+P_DECODE = 4
 P_PREFILL = 2
 P_MOE = 4
+P_REACH = 4  # sharpness with which a cache outgrows the last-level cache
 
 
 @pytree()
@@ -122,6 +123,21 @@ def gemm(
     return replace(core, total=core.total + quantise, weights=core.weights + quantise)
 
 
+@monotone(+1, -1)
+def beyond(size_byte: Number, reach_byte: Number) -> Number:
+    r"""Share of a buffer read again and again that a last-level cache does not hold: :math:`1 / (1 + (R/V)^4)`.
+
+    Args:
+        size_byte: Buffer, V [byte]. reach_byte: What the cache holds, R; 0 for none [byte].
+
+    References: dse-operator-fit
+
+    >>> [round(float(beyond(v, 50e6)), 3) for v in (10e6, 50e6, 250e6)]
+    [0.002, 0.5, 0.998]
+    """
+    return 1.0 / (1.0 + power(reach_byte / jnp.maximum(size_byte, 1.0), P_REACH))
+
+
 def attention_decode(
     batch: Number,
     context: Number,
@@ -134,10 +150,18 @@ def attention_decode(
     s_per_byte: Number,
     query_s_per_byte: Number,
     blend: Number,
+    repeated: Number | None = None,
 ) -> Time:
     r"""Attention of new tokens to a cache, on one chip.
 
-    .. math:: t = t_0 + \left\| \frac{F}{e_f P},\ \frac{V}{e_b B} + t_c b h,\ t_l \sqrt{L/1024} \right\|_2 + \frac{Q}{e_q B}
+    .. math::
+        t = t_0 + u\, t_u + \left\| \frac{F}{e_f P},\ \frac{V}{e_b B} \left(1 - r (1 - u)(1 - \rho)\right),\ t_c b h,\
+        t_l \sqrt{L/1024} \right\|_4 + \frac{Q}{e_q B}, \quad u = \frac{1}{1 + (R/V)^4}
+
+    A sequence split over s blocks takes L/s steps and s partial results to merge: the best s makes its latency grow as the root of L.
+    Benchmarks call a kernel on the same cache again and again (r = 1), so that one below R is read from the chip's last-level cache; in
+    serving the other layers' weights and caches have passed through it since (r absent). What a stream beyond R takes to reach its rate,
+    t_u, was measured at 4 to 8 us on four generations.
 
     Args:
         batch: Sequences [1].
@@ -150,7 +174,7 @@ def attention_decode(
         peak_flop_per_s: Peak of the attention arithmetic [FLOP/s].
         s_per_byte: Of the store that holds the cache [s/byte].
         query_s_per_byte: Of the store that holds activations [s/byte].
-        blend: 1 smooth, 0 hard maximum.
+        blend: 1 smooth, 0 hard maximum. repeated: r, 1 for calls on the same cache one after the other; none in serving [1].
 
     Returns: Time [s].
 
@@ -162,11 +186,15 @@ def attention_decode(
     >>> round(float(t.total) * 1e6, 2)
     80.13
     """
+    past = beyond(kv_byte, constants.reach_byte)
     compute = flop / (constants.compute_efficiency * peak_flop_per_s)
-    cache = kv_byte / constants.memory_efficiency * s_per_byte + constants.head_s * batch * kv_heads
+    cache = kv_byte / constants.memory_efficiency * s_per_byte
+    if repeated is not None:
+        cache = cache * (1.0 - repeated * (1.0 - past) * (1.0 - constants.resident_share))
     latency = constants.latency_s * jnp.sqrt(jnp.maximum(context, TINY) / 1024.0)
+    serial = smooth_max(P_DECODE, blend, constants.head_s * batch * kv_heads, latency)
     queries = query_byte / constants.query_efficiency * query_s_per_byte
-    core = _time(P_DECODE, blend, constants.floor_s, compute, 0.0, cache, latency)
+    core = _time(P_DECODE, blend, constants.floor_s + constants.start_s * past, compute, 0.0, cache, serial)
     return add(core, only(kv=queries))
 
 
@@ -180,14 +208,16 @@ def attention_prefill(
     exp_per_s: Number,
     s_per_byte: Number,
     blend: Number,
+    written: Number = 0.0,
 ) -> Time:
     r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
 
     .. math::
-        t = t_0 + \left\| \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right),\ \frac{M}{e_b B},\ t_s S \right\|_2
+        t = t_0 + \left\| \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right) + \frac{w W}{R},\ \frac{M}{e_b B},\
+        t_s S \right\|_2
 
-    What costs by the token (rotary embedding, cache writes, rescaling) runs at the rate of the vector units, as the exponential does:
-    S_0 comes out alike on chips whose matrix rates differ sevenfold.
+    What costs by the token (rotary embedding, rescaling; cache writes, by the key or value) runs at the rate of the vector units, as the
+    exponential does: S_0 comes out alike on chips whose matrix rates differ sevenfold.
 
     Args:
         prompt: Tokens of one prompt, S [token].
@@ -198,7 +228,7 @@ def attention_prefill(
         peak_flop_per_s: Peak of the attention arithmetic [FLOP/s].
         exp_per_s: Exponentials a second of the whole chip [1/s].
         s_per_byte: Of the store that holds activations [s/byte].
-        blend: 1 smooth, 0 hard maximum.
+        blend: 1 smooth, 0 hard maximum. written: Keys and values written to the cache, W [1].
 
     Returns: Time [s].
 
@@ -212,7 +242,7 @@ def attention_prefill(
     """
     ramp = 1.0 + constants.ramp_token / jnp.maximum(prompt, 1.0)
     softmax = exponentials / (constants.exp_efficiency * exp_per_s)
-    compute = flop / (constants.compute_efficiency * peak_flop_per_s) + softmax * ramp
+    compute = flop / (constants.compute_efficiency * peak_flop_per_s) + softmax * ramp + constants.write_op * written / exp_per_s
     memory = moved_byte / constants.memory_efficiency * s_per_byte
     return _time(P_PREFILL, blend, constants.floor_s, compute, 0.0, memory, constants.serial_s_per_token * prompt)
 

@@ -165,12 +165,12 @@ def _prompt_attention(mc: Machine, group: LayerGroup, layout: Layout, p: Pass) -
     chosen = jnp.minimum(1.0, a.index_topk / jnp.maximum(p.query_tokens / 2.0, 1.0))
     flop = (pairs * (chosen * a.prefill_flop + a.index_flop) + tokens * a.state_flop) / layout.tp
     moved = tokens * a.prefill_values / layout.tp * mc.fmt.activation_byte
+    written = tokens * a.kv_values / kv_shards(a, layout)
     time = roofline.attention_prefill(
         p.query_tokens, flop, pairs * chosen * a.heads * a.scored / layout.tp, moved, mc.prefill,
-        mc.attention_flop_per_s, mc.chip.exp_per_s, mc.placement.weight_s_per_byte, mc.chip.kernels.blend,
+        mc.attention_flop_per_s, mc.chip.exp_per_s, mc.placement.weight_s_per_byte, mc.chip.kernels.blend, written,
     )  # fmt: skip
-    written = tokens * a.kv_values / kv_shards(a, layout) * mc.fmt.kv_byte
-    return _work(time, attention_flop=flop, moved_byte=moved, kv_byte=written)
+    return _work(time, attention_flop=flop, moved_byte=moved, kv_byte=written * mc.fmt.kv_byte)
 
 
 def _mixer(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass) -> Work:

@@ -118,7 +118,7 @@ def _no_serial_terms(kernels: Any) -> bool:
     """Whether operators without traffic take exactly their time of computing and a constant."""
     gemms = [getattr(kernels.gemm, f.name).serial_s_per_k for f in fields(kernels.gemm)]
     caches = [getattr(kernels, n) for n in ("decode", "decode_fp8", "mla_decode")]
-    decode = [x for c in caches for x in (c.head_s, c.latency_s)]
+    decode = [x for c in caches for x in (c.head_s, c.latency_s, c.start_s)]
     prefill = [getattr(kernels, n).serial_s_per_token for n in ("prefill", "prefill_fp8", "mla_prefill")]
     return all(float(x) == 0.0 for x in (*gemms, *decode, *prefill))
 

@@ -43,6 +43,9 @@ class AttentionDecode:
     query_efficiency: Number  # bandwidth efficiency of the query and output traffic
     head_s: Number  # seconds for each (sequence, KV head) over the whole chip
     latency_s: Number  # latency of one sequence of 1024 tokens; grows with the square root of the context
+    start_s: Number = 0.0  # seconds until a cache beyond ``reach_byte`` streams at full rate
+    reach_byte: Number = 0.0  # cache that the chip's last-level cache holds from one call to the next
+    resident_share: Number = 1.0  # time of a byte that it holds, relative to one from memory
 
 
 @pytree()
@@ -55,6 +58,7 @@ class AttentionPrefill:
     exp_efficiency: Number  # of the chip's special-function rate
     ramp_token: Number  # cost linear in the prompt, as tokens added to those of the exponential
     serial_s_per_token: Number
+    write_op: Number = 0.0  # exponentials' worth of time for each key or value written to the cache
 
 
 @pytree()

@@ -64,12 +64,12 @@ def _gemm(z: Sizes, c: Gemm, x: Machine) -> Number:
 
 def _decode(z: Sizes, c: AttentionDecode, x: Machine) -> Number:
     sizes = (z["batch"], z["context"], z["flop"], z["kv_byte"], z["query_byte"], z["kv_heads"])
-    return roofline.attention_decode(*sizes, c, x.peak_flop_per_s, x.s_per_byte, x.s_per_byte, x.blend).total
+    return roofline.attention_decode(*sizes, c, x.peak_flop_per_s, x.s_per_byte, x.s_per_byte, x.blend, z["repeated"]).total
 
 
 def _prefill(z: Sizes, c: AttentionPrefill, x: Machine) -> Number:
     sizes = (z["prompt"], z["flop"], z["exponentials"], z["moved_byte"])
-    return roofline.attention_prefill(*sizes, c, x.peak_flop_per_s, x.exp_per_s, x.s_per_byte, x.blend).total
+    return roofline.attention_prefill(*sizes, c, x.peak_flop_per_s, x.exp_per_s, x.s_per_byte, x.blend, z["written"]).total
 
 
 def _experts(z: Sizes, c: Moe, x: Machine) -> Number:
