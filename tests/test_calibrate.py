@@ -179,6 +179,9 @@ def test_ideal_constants_are_ones_and_zeros(catalog):
             assert value == 1, path
         elif path == "system.routing_exponent":  # of the traffic, not of the chip: the same in all files
             assert value == catalog.constants["hbm_gpu"].system.routing_exponent
+        elif path.endswith("reach_byte"):  # the ideal holds more of what a benchmark repeats than any chip
+            files = catalog.records["constants"].items()
+            assert value > max(r.values[path].value for name, r in files if name != "ideal" and path in r.values), path
         elif not path.endswith((*kept, "factor")):
             assert value == 0, path
 
