@@ -87,6 +87,15 @@ def _fitted(results: Sequence[Fitted]) -> tuple[dict[str, dict[str, dict[str, Co
     return constants, notes
 
 
+def is_share(leaf: str) -> bool:
+    """Whether a constant lies between 0 and 1: all efficiencies but that of exponentials, which may use more units than are counted.
+
+    >>> is_share("memory_efficiency"), is_share("resident_share"), is_share("exp_efficiency"), is_share("floor_s")
+    (True, True, False, False)
+    """
+    return leaf.endswith("_share") or ("efficiency" in leaf and "exp" not in leaf)
+
+
 def wider(c: Constant, factor: float, share: bool) -> Constant:
     """The same value with a wider interval."""
     top = max(c.high, c.value * factor)
@@ -102,7 +111,7 @@ def _substitutes(constants: dict[str, dict[str, dict[str, Constant]]], notes: di
             found = constants.get(other or file, {}).get(path)
             if found is None or part in constants.get(file, {}):
                 continue
-            leaves = {name: wider(c, factor, "efficiency" in name and "exp" not in name) for name, c in found.items()}
+            leaves = {name: wider(c, factor, is_share(name)) for name, c in found.items()}
             constants.setdefault(file, {})[part] = leaves
             notes.setdefault(file, {})[part] = f"not measured on this chip: as {path}" + (f" of {other}" if other else "")
 
