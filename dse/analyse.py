@@ -165,7 +165,10 @@ def start_of(c: Competitor, study: Study) -> Start:
 
 
 def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
-    """The Dataset with every flip and every pair found again with designs that follow, three flips searched from nothing on both sides."""
+    """The Dataset with the nearest flips of every comparison and the pair of families found again with designs that follow.
+
+    Three flips are also searched from nothing on both sides. The other flips stay those of the front's designs, and are marked as such.
+    """
     setting = setting_of(ds, study, catalog, questions)
     if setting is None or "flip_multiple" not in ds:
         return ds
@@ -183,12 +186,8 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
     turns: dict[str, list[flips.Turn]] = {}
     for against, f in facts.items():
         whom = tuple(rivals) if against == FAMILIES else (EXISTING,)
-        known, never = flips.turns_of(ds, against, named, whom)
-        if against == FAMILIES and never:
-            own = replace(setting, sides={leader: setting.sides[leader]})
-            fixed = np.log(breakeven.costs_at(own, catalog, [t.row(t.first) for t in never])[0])
-            known += flips.open_ends(market, rivals, never, fixed)
-        turns[against] = known + flips.pair_turns(f, named, whom)
+        known = sorted(flips.turns_of(ds, against, named, whom), key=lambda t: abs(t.first))[:FOLLOWED]
+        turns[against] = known + (flips.pair_turns(f, named, whom) if against == FAMILIES else [])
     done = iter(flips.followed(market, leader, [t for some in turns.values() for t in some], existing, EXISTING))
     found = {against: [next(done) for _ in some] for against, some in turns.items()}
     alone = {k: [r for r in rows if not r.turn.held] for k, rows in found.items()}
@@ -213,6 +212,7 @@ def market_of(setting: breakeven.Setting, study: Study, catalog: Catalog, seed: 
     return Market(scene, catalog, study.headline.scenario, families, seed, stages, is_mixture(case.model))
 
 
+FOLLOWED = 12  # nearest flips of a comparison that are found again with designs that follow
 CHECKED = 3  # nearest flips that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front

@@ -297,16 +297,35 @@ def test_flips_go_into_the_dataset_and_the_report_says_them():
     lever = Lever("price", (("k", "i", "n"),), 0.5, 2.0, 100.0)
     made = B.Ranking("families", "sram", (lever,), ((Flip("price", 1.5, "hbm_gpu", True),),), np.array([1.0, 2.0]), np.zeros((1, 2)))
     ds = B.into(xr.Dataset(), [made])
-    (turn,), (never,) = F.turns_of(ds, "families", {"price": lever}, ("hbm_gpu",))
-    assert turn.fixed == 1.5 and never.first == pytest.approx(np.log(1 / 100))
+    (turn,) = F.turns_of(ds, "families", {"price": lever}, ("hbm_gpu",))
+    assert turn.fixed == 1.5
     row = F.Reoptimised("price", 1.5, 2.0, -1.5, "sram", "hbm_gpu", (1.9, 0.05), (2.1, -0.03))
     out = F.into(ds, {"families": [F.Followed(turn, 2.0, -1.5, "hbm_gpu", 0.0, 3)]}, [row], {})
     assert out["flip_reoptimised"].sel(against="families", lever="price", way="up") == 2.0
     assert json.loads(out.attrs["flips_reoptimised"])[0]["confirmed"] is True
     assert "confirm 1 of the 1 nearest" in told.checked(out)
     (flip,) = told.flips(out, "families").flips
-    assert flip.multiple == 2.0 and flip.fixed == 1.5 and flip.inside  # the interval ends at 2
+    assert flip.multiple == 2.0 and flip.fixed == 1.5 and flip.inside and flip.anew  # the interval ends at 2
     assert "price times 2 (HBM GPU would lead)" in told.flips(out, "families").caption
     told.draw_flips(told.flips(out, "families"))
     none = F.into(ds, {"families": [F.Followed(turn, float("nan"), np.nan, "", np.nan, 8)]}, [], {})
     assert not told.flips(none, "families").flips and told.checked(none) == ""
+
+
+def test_a_flip_that_was_not_looked_for_again_is_told_as_one_of_the_fronts_designs():
+    import xarray as xr
+
+    from dse.analysis import breakeven as B
+    from dse.report import breakeven as told
+
+    levers = [Lever(n, (("k", "i", n),), 0.5, 2.0, 100.0) for n in ("price", "yield")]
+    flips = ((Flip("price", 1.5, "hbm_gpu", True),), (Flip("yield", 0.1, "hbm_gpu", False),))
+    made = B.Ranking("families", "sram", tuple(levers), flips, np.array([1.0, 2.0]), np.zeros((2, 2)))
+    ds = B.into(xr.Dataset(), [made])
+    near, far = sorted(F.turns_of(ds, "families", {x.name: x for x in levers}, ("hbm_gpu",)), key=lambda t: abs(t.first))
+    assert (near.lever.name, far.lever.name) == ("price", "yield")
+    out = F.into(ds, {"families": [F.Followed(near, float("nan"), 0.0, "", 0.0, 3)]}, [], {})
+    (kept,) = told.flips(out, "families").flips  # the price flips nothing once designs follow it
+    assert kept.lever == "yield" and kept.multiple == pytest.approx(0.1) and not kept.anew
+    assert told.flips(out, "families").never == ("price",)
+    assert "0 of these" in told.flips(out, "families").caption

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dse.analysis.breakeven import REACH, Lever, multiplied
+from dse.analysis.breakeven import Lever, multiplied
 from dse.analysis.inputs import scaled
 from dse.analysis.market import STEP, Best, Market, stacked
 from dse.analysis.optima import Asked, Start, reoptimised
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 AFRESH = 2048  # chips of a search that starts from nothing
-AGAIN = 1  # times that all roots are looked at again with what was found for others
+AGAIN = 0  # times that all roots are looked at again with what was found for others
 OUT_OF_SIGHT = np.log(2.0)  # of a rival's pool above the cheapest rival, beyond which it is not polished
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
@@ -116,18 +116,11 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
     return out
 
 
-def turns_of(ds: xr.Dataset, against: str, levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> tuple[list[Turn], list[Turn]]:
-    """Turns that start at the flips of fixed designs, and those that start at the end of a lever's reach, where these never flip."""
+def turns_of(ds: xr.Dataset, against: str, levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> list[Turn]:
+    """Turns that start at the flips of fixed designs."""
     table = ds["flip_multiple"].sel(against=against).transpose("lever", "way").values
-    known, never = [], []
-    for name, row in zip(ds["lever"].values, table, strict=True):
-        lever = levers[str(name)]
-        for x, end in zip(row, (1 / REACH, min(lever.most, REACH)), strict=True):
-            if np.isfinite(x):
-                known.append(Turn(lever, float(np.log(x)), rivals, float(x)))
-            elif end != 1.0:
-                never.append(Turn(lever, float(np.log(end)), rivals))
-    return known, never
+    found = zip(ds["lever"].values, table, strict=True)
+    return [Turn(levers[str(n)], float(np.log(x)), rivals, float(x)) for n, row in found for x in row if np.isfinite(x)]
 
 
 def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> list[Turn]:
@@ -137,29 +130,6 @@ def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tu
         return []
     one, two = (levers[n] for n in facts["pair"])
     return [Turn(two, float(np.log(b)), rivals, b, ((one, a),), bool(facts["rising"])) for a, b in points]
-
-
-def open_ends(market: Market, rivals: Sequence[str], turns: Sequence[Turn], fixed: np.ndarray) -> list[Turn]:
-    """Of turns whose lead the front's designs never lose, those in which a rival made anew would be below the leader's fixed design.
-
-    A rival whose pool is far above the leader there is not polished.
-
-    Args:
-        turns: Starting at the end of their reach. fixed: Logarithm of the leader's cost there, layouts chosen anew: an upper bound.
-    """
-    if not turns:
-        return []
-    rows = [t.row(t.first) for t in turns]
-    books = market.books(multiplied(market.catalog, rows, len(rows)), len(rows))
-    least = np.full(len(turns), np.inf)
-    for family in rivals:
-        moved, pool = market.touched(family, books, range(len(turns)))
-        cost = np.where(moved, pool, float(market.optimum[family].cost[0]))
-        near = np.flatnonzero(moved & (pool < fixed + OUT_OF_SIGHT)).tolist()
-        if near:
-            cost[near] = market.best(family, books, near).cost
-        least = np.minimum(least, cost)
-    return [t for t, low, own in zip(turns, least, fixed, strict=True) if low < own]
 
 
 @dataclass
@@ -280,24 +250,25 @@ def confirmed(pair: Pair, market: Market, lever: Lever, flip: Reoptimised, limit
 
 
 def into(ds: xr.Dataset, found: Mapping[str, Sequence[Followed]], checked: Sequence[Reoptimised], lines: Mapping[str, Any]) -> xr.Dataset:
-    """The Dataset with ``flip_reoptimised`` and ``flip_reoptimised_leader`` (against, lever, way), and more in attributes.
+    """The Dataset with ``flip_reoptimised``, its ``_leader`` and ``flip_followed`` (against, lever, way), and more in attributes.
 
     Args:
         found: By comparison. checked: Flips that searches from nothing were asked about. lines: Break-evens of pairs, by comparison.
     """
     dims = ("against", "lever", "way")
     shape = tuple(ds.sizes[d] for d in dims)
-    multiples, leaders = np.full(shape, np.nan), np.full(shape, "", object)
+    multiples, leaders, followed = np.full(shape, np.nan), np.full(shape, "", object), np.zeros(shape)
     against, levers = list(ds["against"].values), list(ds["lever"].values)
     for name, rows in found.items():
         for r in rows:
             at = against.index(name), levers.index(r.turn.lever.name), int(r.turn.first > 0)
-            multiples[at], leaders[at] = r.multiple, r.leader
+            multiples[at], leaders[at], followed[at] = r.multiple, r.leader, 1.0
     plain = {"units": "1", "better": "none"}
     text = "multiple of the lever at which the ranking changes, families designed anew; nan: none within reach"
-    out = ds.drop_vars([n for n in ("flip_reoptimised", "flip_reoptimised_leader") if n in ds])
+    out = ds.drop_vars([n for n in ("flip_reoptimised", "flip_reoptimised_leader", "flip_followed") if n in ds])
     out = out.assign(
         flip_reoptimised=(dims, multiples, plain | {"long_name": text}),
+        flip_followed=(dims, followed, plain | {"long_name": "1 where the flip was looked for with families designed anew, else 0"}),
         flip_reoptimised_leader=(dims, leaders, plain | {"long_name": "who is cheapest beyond the flip, families designed anew"}),
     )
     out.attrs["flips_reoptimised"] = json.dumps([row_of(r) for r in checked])

@@ -34,6 +34,7 @@ class Flip:
     low: float
     high: float
     fixed: float = float("nan")  # multiple with the front's designs; nan: none within reach
+    anew: bool = False  # whether families were designed anew at every multiple that was tried
 
     @property
     def moved(self) -> float:
@@ -95,8 +96,8 @@ def _facts(ds: xr.Dataset, against: str) -> dict[str, Any]:
 
 
 def follows(ds: xr.Dataset) -> bool:
-    """Whether every flip was found with designs that follow the lever."""
-    return "flip_reoptimised" in ds and "against" in ds["flip_reoptimised"].dims
+    """Whether the nearest flips were found again with designs that follow the lever."""
+    return "flip_followed" in ds
 
 
 def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
@@ -105,8 +106,14 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     found, never = [], []
     first = _facts(ds, against)["leader"]
     anew = follows(ds)
-    main, who = ("flip_reoptimised", "flip_reoptimised_leader") if anew else ("flip_multiple", "flip_leader")
-    multiples, leaders, fixed = (table[n].transpose("lever", "way").values for n in (main, who, "flip_multiple"))
+    multiples, leaders = (table[n].transpose("lever", "way").values for n in ("flip_multiple", "flip_leader"))
+    fixed, done = multiples, np.zeros(multiples.shape, bool)
+    if anew:
+        new, who, done = (
+            table[n].transpose("lever", "way").values for n in ("flip_reoptimised", "flip_reoptimised_leader", "flip_followed")
+        )
+        done = done > 0
+        multiples, leaders = np.where(done, new, fixed), np.where(done, who, leaders)
     intervals, curves = ds["lever_interval"].transpose("lever", "way").values, table["lead"].transpose("lever", "multiple").values
     for k, lever in enumerate(ds["lever"].values):
         if not np.isfinite(multiples[k]).any():
@@ -117,7 +124,8 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
         x, low, high = float(multiples[k, way]), *(float(x) for x in intervals[k])
         leader = str(leaders[k, way])
         leader = NOBODY if leader == first else leader  # both drop out: no chip of either can be built
-        found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, float(fixed[k, way]) if anew else float("nan")))
+        held = float(fixed[k, way]) if done[k, way] else float("nan")
+        found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, held, bool(done[k, way])))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
     caption = _caption(first, against, found, never, anew)
     return FlipsInfo(
@@ -154,10 +162,12 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str], ane
     if never:
         text += f". No multiple within reach does it for {', '.join(never[:6])}"
     if found and anew:
-        far = [f for f in found if not abs(f.moved - 1) <= MOVED]
+        again = [f for f in found if f.anew]
+        far = [f for f in again if not abs(f.moved - 1) <= MOVED]
         text += (
-            f". At every multiple families are designed anew; the designs of the front alone would have put {len(far)} of the "
-            f"{len(found)} flips elsewhere by more than {W.percent(MOVED)} of the way, or missed them"
+            f". {len(again)} of these, the nearest ones, were looked for with families designed anew at every multiple: the designs of the "
+            f"front alone would have put {len(far)} of them elsewhere by more than {W.percent(MOVED)} of the way. "
+            "The others are of those designs"
         )
     return text + "."
 
@@ -184,7 +194,7 @@ def table(record: FlipsInfo) -> str:
     rows = [
         [
             f'<span title="{html.escape(f.lever)}">{html.escape(N.assumption(f.lever))}</span>', html.escape(times_text(f.multiple)),
-            html.escape(_who(f)), html.escape(times_text(f.fixed)) if np.isfinite(f.fixed) else "–",
+            html.escape(_who(f)), html.escape(times_text(f.fixed if f.anew else f.multiple)), "yes" if f.anew else "no",
             f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
         ]
         for f in record.flips[:LISTED]
@@ -194,6 +204,7 @@ def table(record: FlipsInfo) -> str:
         "Ranking changes when it is",
         "Cheapest then",
         "With the front's designs held",
+        "Families designed anew",
         "Stated interval (multiples)",
         "Inside it",
     ]
