@@ -270,6 +270,7 @@ def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
 
 
 WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "flips", "regret")
+LONG = ("flips",)  # takes longer than all the others together: only where asked for
 TOGETHER = (("uncertainty", "redesign"), ("elasticity", "limits", "breakeven", "flips", "regret"))  # each half about as long as the other
 
 

@@ -249,7 +249,7 @@ def slopes_of(scene: Scene, up: Books, middle: Books, down: Books, starts: Start
     p = programs(here, points, starts.point, np.full(len(starts), BALL), starts.capped, np.zeros(len(starts)))
     with np.errstate(invalid="ignore"):  # what cannot be built on one side
         cost, slack = (more.cost - less.cost) / (2 * STEP), (more.slack - less.slack) / (2 * STEP)
-    return np.nansum(p.cost * cost, axis=1) - np.nansum(p.limits * slack, axis=(1, 2))
+        return np.nansum(p.cost * cost, axis=1) - np.nansum(p.limits * slack, axis=(1, 2))
 
 
 def _both(a: Found, b: Found) -> Found:
