@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 AFRESH = 2048  # chips of a search that starts from nothing
-AGAIN = 0  # times that all roots are looked at again with what was found for others
 OUT_OF_SIGHT = np.log(2.0)  # of a rival's pool above the cheapest rival, beyond which it is not polished
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
@@ -73,7 +72,7 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
     known: dict[tuple[int, str], Best] = {}
     who = [""] * len(turns)
 
-    def leads(live: Sequence[int], wide: bool) -> list[Lead]:
+    def leads(live: Sequence[int]) -> list[Lead]:
         rows = [turns[i].row(brackets[i].way * brackets[i].x) for i in live]
         scene = _Rows(market, rows, [turns[i].lever for i in live])
         costs: dict[str, np.ndarray] = {}
@@ -82,7 +81,7 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
             mine = [k for k, i in enumerate(live) if family == leader or family in turns[i].rivals]
             others = [costs[f] for f in costs if f != leader]
             least = np.min(others, axis=0) if others and family != leader else None
-            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known, least, wide)
+            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known, least)
         real = [k for k, i in enumerate(live) if name in turns[i].rivals]
         costs[name], slopes[name] = np.full(len(live), np.inf), np.zeros(len(live))
         if real:
@@ -97,18 +96,9 @@ def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips
                 who[i] = best if np.isfinite(costs[best][k]) else leader
         return found
 
-    for again in range(1 + AGAIN):
-        while live := [i for i, b in enumerate(brackets) if not b.done]:
-            for i, found in zip(live, leads(live, False), strict=True):
-                brackets[i].tell(found)
-        roots = [i for i, b in enumerate(brackets) if b.at is not None]
-        if again == AGAIN or not roots:
-            break
-        for i in roots:
-            brackets[i].x = abs(brackets[i].at[0]) if turns[i].rising is None else brackets[i].at[0]  # type: ignore[index]
-        for i, found in zip(roots, leads(roots, True), strict=True):  # with what other rows have found meanwhile
-            if not abs(found.value - brackets[i].at[1].value) <= CLOSE and np.isfinite(found.value):  # type: ignore[index]
-                brackets[i] = brackets[i].anew(found)
+    while live := [i for i, b in enumerate(brackets) if not b.done]:
+        for i, found in zip(live, leads(live), strict=True):
+            brackets[i].tell(found)
     out = []
     for t, b, w in zip(turns, brackets, who, strict=True):
         x, at = b.at if b.at else (float("nan"), Lead(float("nan")))
@@ -154,12 +144,11 @@ class _Rows:
         keys: Sequence[tuple[int, str]],
         known: dict[tuple[int, str], Best],
         best: np.ndarray | None = None,
-        wide: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Logarithms of a family's least cost in some rows (inf elsewhere), and slopes; ``known`` learns the optima.
 
         A family whose pool is far above ``best`` in a row stays as it is in its pool. What is named or counted is looked through where
-        the search for a root begins, and when ``wide``.
+        the search for a root begins.
         """
         m = self.market
         cost, slope = np.full(len(self.rows), np.inf), np.zeros(len(self.rows))
@@ -172,7 +161,7 @@ class _Rows:
         if not chosen:
             return cost, slope
         rows, own = [mine[k] for k in chosen], [keys[k] for k in chosen]
-        new = [k for k, key in enumerate(own) if wide or key not in known]
+        new = [k for k, key in enumerate(own) if key not in known]
         found = m.best(family, self.middle, rows, stacked([known.get(k, m.optimum[family]) for k in own]))
         if new:
             looked = m.beside(family, self.middle, [rows[k] for k in new], found.at(new))

@@ -50,12 +50,6 @@ class Bracket:
         """Largest distance."""
         return float(min(np.log(self.reach), np.log(self.most)) if self.way > 0 else np.log(self.reach))
 
-    def anew(self, found: Lead) -> Bracket:
-        """The search once more from where it ended, with another lead there."""
-        again = Bracket(self.way * self.x, self.most, self.reach)
-        again.tell(found)
-        return again
-
     def tell(self, found: Lead) -> None:
         """The lead where the bracket asked for it."""
         self.trials += 1
@@ -95,12 +89,6 @@ class Line:
 
     def __post_init__(self) -> None:
         self.x = self.first
-
-    def anew(self, found: Lead) -> Line:
-        """The search once more from where it ended, with another lead there."""
-        again = Line(self.x, self.most, self.rising, self.reach)
-        again.tell(found)
-        return again
 
     def tell(self, found: Lead) -> None:
         """The lead where the line asked for it."""
