@@ -31,7 +31,7 @@ def one(degree: Number | None) -> Number:
 def planned(layout: Layout, workload: Workload) -> Layout:
     """The layout with what its workload fixes for all layouts: cache in the host's memory, copies of busy experts (none where ep = 1).
 
-    >>> float(planned(Layout(ep=8.0), Workload(1.0, 1.0, copies_per_rank=1.0)).redundant_experts)
+    >>> float(planned(Layout(ep=8.0), Workload(input_tokens=1.0, output_tokens=1.0, copies_per_rank=1.0)).redundant_experts)
     8.0
     """
     if layout.offload is None and workload.offload is not None:
