@@ -18,10 +18,12 @@ from dse.report import names as N
 from dse.report import tables as T
 from dse.report import view as V
 from dse.report import words as W
+from dse.report.labels import Label, place
 
 Row = dict[str, Any]
 KINDS = {"estimate": "#0072B2", "fit": "#009E73", "assumption": "#D55E00", "claim": "#CC79A7", "": "#888888"}
 EXISTING, REST = "existing", "all others"
+ALONG = 60  # points of a line that labels keep away from
 SURE = 0.9  # probability from which a ranking is called sure
 
 
@@ -321,12 +323,17 @@ def draw_chances(record: ChanceInfo) -> D.Canvas:
     """Probabilities as lines, labelled where each is highest."""
     canvas = D.Canvas(record.name, 7.6, 3.4)
     axes = canvas.figure.subplots()
+    labels: list[Label] = []
+    marks: list[np.ndarray] = []
     for family, line in record.lines:
         hue, marker = D._family(family)
         x, y = [p[0] for p in line], [100 * p[1] for p in line]
         axes.plot(x, y, color=hue, lw=1.8, marker=marker, ms=4)
         at = int(np.argmax(y))
-        axes.annotate(label(family), (x[at], y[at]), xytext=(4, 5), textcoords="offset points", fontsize=7.5, color=D.INK)
+        labels.append(Label(x[at], y[at], label(family), 7.5, {"color": D.INK}))
+        logx = np.log(x)
+        between = np.linspace(logx[0], logx[-1], ALONG)  # points along the line, so that no label lies across it
+        marks.append(np.column_stack([np.exp(between), np.interp(between, logx, y)]))
     speeds = [p[0] for _, line in record.lines for p in line]
     axes.axvline(record.promise, color=D.SOFT, lw=0.8, ls=(0, (4, 3)))
     axes.set(xscale="log", ylim=(0, 105), xlim=(min(speeds) / 1.1, max(speeds) * 1.9))
@@ -334,6 +341,9 @@ def draw_chances(record: ChanceInfo) -> D.Canvas:
     axes.set_xlabel(f"{glossary.axis(V.SPEED)}, at least; faster →")
     axes.set_ylabel("probability of being the cheapest family (%)")
     axes.grid(True)
+    canvas.figure.draw_without_rendering()
+    place(axes, labels, np.vstack(marks), np.zeros((0, 4)))
+    canvas.figure.set_layout_engine("none")
     return canvas
 
 
