@@ -52,7 +52,7 @@ class Certificate:
     """The cheapest design of a family in one case under one limit, and the cost that none in the grid can go below [USD/Mtoken]."""
 
     study: str
-    study_sha256: str
+    question_sha256: str  # of ``Study.certified_question``: effort of the search and words of the study file are no part of it
     catalog_sha256: str
     family: str
     model: str
@@ -181,7 +181,7 @@ def certificate_of(
     hardwired = [HARDWIRED] if float(problem.shop.constants.layer_pipelined) > 0 else []
     return Certificate(
         study=study.name,
-        study_sha256=study.sha256,
+        question_sha256=study.question_sha256(family, problem.limit_s),
         catalog_sha256=catalog.sha256,
         family=family,
         model=head.model,
@@ -243,9 +243,13 @@ def read(path: str | Path) -> Certificate:
         InputError: not a certificate.
     """
     try:
-        return Certificate(**json.loads(Path(path).read_text()))
+        found = json.loads(Path(path).read_text())
+        if "study_sha256" not in found:
+            return Certificate(**found)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: certificate — cannot be read ({error})") from error
+    what = "found the digest of a whole study file, as certificates had it before, allowed question_sha256: prove it again (dse certify)"
+    raise InputError(f"{path}: study_sha256 — {what}")
 
 
 def is_done(c: Certificate) -> bool:
@@ -254,20 +258,31 @@ def is_done(c: Certificate) -> bool:
 
 
 def still_good(path: str | Path, study: Study, catalog: Catalog) -> Certificate | None:
-    """A certificate that was issued for exactly this study and catalogue, or None."""
+    """A certificate that was issued for exactly this question of a study and this catalogue, or None."""
     try:
         found = read(path)
     except InputError:
         return None
-    return found if (found.study_sha256, found.catalog_sha256) == (study.sha256, catalog.sha256) else None
+    return None if _outdated(found, study, catalog) else found
+
+
+def _outdated(c: Certificate, study: Study, catalog: Catalog) -> list[str]:
+    """What the study or the catalogue now says otherwise than when a certificate was issued."""
+    found = []
+    if c.catalog_sha256 != catalog.sha256:
+        found.append(f"catalog_sha256 — found {c.catalog_sha256[:12]}, but it is {catalog.sha256[:12]} now")
+    if c.question_sha256 != study.question_sha256(c.family, c.tpot_limit_s):
+        head = study.headline
+        now = {"model": head.model, "workload": head.workload, "scenario": head.scenario}
+        changed = [f"{k} was {getattr(c, k)}, is {v}" for k, v in now.items() if getattr(c, k) != v]
+        what = "; ".join(changed) or "the range of a design variable, a limit, the layouts or the objective has changed since"
+        found.append(f"question_sha256 — the study {study.name} asks something else now: {what}")
+    return found
 
 
 def verify(certificate: Certificate, study: Study, catalog: Catalog) -> list[str]:
     """What is wrong with a certificate: the optimum is evaluated again, and the whole domain is bounded again along its trees."""
-    problems = []
-    for name, now in (("study_sha256", study.sha256), ("catalog_sha256", catalog.sha256)):
-        if getattr(certificate, name) != now:
-            problems.append(f"{name} — found {getattr(certificate, name)[:12]}, but it is {now[:12]} now")
+    problems = _outdated(certificate, study, catalog)
     if problems:
         return problems
     problem = problem_of(study, catalog, certificate.family, certificate.tpot_limit_s)
@@ -293,7 +308,7 @@ def study_of(certificate: Certificate, catalog: Catalog) -> Study:
 
 
 def beside(folder: Path, study: Study, catalog: Catalog) -> list[Certificate]:
-    """Certificates in a folder that were issued for exactly this study and catalogue; what cannot be read is left out."""
+    """Certificates in a folder that were issued for exactly what a study asks and this catalogue; what cannot be read is left out."""
     found = [still_good(path, study, catalog) for path in sorted(folder.glob(f"{study.name}-*.json"))]
     return [c for c in found if c is not None]
 

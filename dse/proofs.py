@@ -1,6 +1,6 @@
 """What does a run itself prove? For each family how near its cheapest design of the headline is to the optimum: cut boxes, not seconds.
 
-A certificate that was issued already for the same study and catalogue, beside the result or in its folder, is taken as it is. What is
+A certificate that was issued already for the same question and catalogue, beside the result or in its folder, is taken as it is. What is
 missing is proved in a process of its own, while this one goes on with the result.
 """
 
@@ -35,7 +35,7 @@ def file_of(folder: Path, study: str, family: str, limit_s: float) -> Path:
 
 
 def issued(study: Study, catalog: Catalog, family: str, folders: Sequence[Path]) -> Certificate | None:
-    """The certificate of the headline's limit that was issued for exactly this study and catalogue, where there is one."""
+    """The certificate of the headline's limit that was issued for exactly this question and catalogue, where there is one."""
     found = (still_good(file_of(folder, study.name, family, study.headline.tpot), study, catalog) for folder in folders)
     return next((c for c in found if c is not None), None)
 

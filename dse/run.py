@@ -85,7 +85,7 @@ def prepare_folder(out: Path, resume: bool, force: bool) -> None:
 
 
 def _attach_certificates(ds: xr.Dataset, issued: Sequence[Certificate], study: Study) -> None:
-    """Put the bounds that were issued for this study and catalogue beside what the search found; of two, the tighter one."""
+    """Put the bounds that were issued for this question and catalogue beside what the search found; of two, the tighter one."""
     h = study.headline
     case = ds.sel(model=h.model, workload=h.workload, scenario=h.scenario)["usd_per_million_output_token"]
     mine = (ds["status"] == "hypothetical") & (ds["below_4_bit"] == 0)

@@ -15,7 +15,7 @@ from dse.search.bounds import Problem, bounder
 from dse.search.boxes import halves, kinds_of, leaves, roots_of
 from dse.search.certify import check, exact, prove, roots_least, with_batch
 from dse.search.layouts import layout_table
-from dse.study import read_study
+from dse.study import parse_study, read_study
 
 STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
 FAMILIES = ("hbm_gpu", "transformer_asic", "sram", "compute_in_memory", "burned_in", "stacked_dram")
@@ -174,3 +174,53 @@ def test_a_proof_begins_with_designs_that_meet_its_limits():
     known = certificates.read(Path(__file__).parent.parent / "reports" / "certificates" / f"{STUDY}-stacked_dram-20ms.json")
     assert np.isfinite(costs).any()
     assert known.bound <= min(costs) <= 1.5 * known.optimum
+
+
+def _asked(changes: dict[str, str]) -> str:
+    """Digest of the question about SRAM under 20 ms in the shipped study, its text changed."""
+    study = read_study(STUDY)
+    text = study.text
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return parse_study(text, study.path).question_sha256("sram", LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    "old, new, same",
+    [
+        ("finish_others = 25", "finish_others = 3  # less", True),
+        ("budget = 6000", "budget = 10", True),
+        ('title = "GPU,', 'title = "A GPU,', True),
+        ("[families.hbm_gpu]", "[families.hbm_gpu]\ndies = 1", True),  # another family
+        ('"2 ms", "1 ms"]', '"2 ms"]', True),  # another limit
+        ("max_chips = 4096", "max_chips = 2048", False),
+        ("# ttft = { chat", "ttft = { chat", False),
+        ("[families.sram]", "[families.sram]\ndies = 1", False),
+        ('workload = "chat"', 'workload = "long-context"', False),
+        ('scenario = "owner-2026"', 'scenario = "street-2026"', False),
+        ("tp = [1, 2,", "tp = [2,", False),
+    ],
+)
+def test_a_certificate_is_of_its_question_not_of_the_words_and_the_effort_of_a_study(old, new, same):
+    assert (_asked({old: new}) == _asked({})) is same
+    assert read_study(STUDY).question_sha256("sram", LIMIT_S) != read_study(STUDY).question_sha256("sram", 0.03)
+
+
+def test_certificates_of_another_question_or_of_before_are_refused_and_it_is_said_why(tmp_path):
+    catalog = load_catalog()
+    study = read_study(STUDY, catalog)
+    path = Path(__file__).parent.parent / "reports" / "certificates" / f"{STUDY}-sram-20ms.json"
+    known = replace(certificates.read(path), catalog_sha256=catalog.sha256, question_sha256=study.question_sha256("sram", LIMIT_S))
+    kept = certificates.write(known, tmp_path / "a.json")
+    assert certificates.still_good(kept, study, catalog) == known
+    smaller = replace(study, limits=replace(study.limits, max_chips=64))
+    other = replace(study, headline=replace(study.headline, workload="long-context"))
+    assert certificates.still_good(kept, smaller, catalog) is None
+    assert "a limit, the layouts" in certificates.verify(known, smaller, catalog)[0]
+    assert "workload was chat, is long-context" in certificates.verify(known, other, catalog)[0]
+    assert "catalog_sha256" in certificates.verify(replace(known, catalog_sha256="0"), study, catalog)[0]
+    kept.write_text(kept.read_text().replace("question_sha256", "study_sha256"))
+    assert certificates.still_good(kept, study, catalog) is None
+    with pytest.raises(InputError, match=r"whole study file.*dse certify"):
+        certificates.read(kept)

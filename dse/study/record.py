@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,40 @@ class Study:
         """Digest of the file's text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def certified_question(self, family: str, limit_s: float) -> dict[str, Any]:
+        """What a certificate answers: the cheapest design of a family in the headline case under one limit, as plain data.
+
+        Nothing here says how hard is searched, how a report is written, or what other families and cases are asked.
+        """
+        layouts = {k: v for k, v in asdict(self.layouts).items() if k != "widened"}  # which is for chips that exist
+        head = self.headline
+        return {
+            "model": head.model,
+            "workload": head.workload,
+            "prices": head.scenario,
+            "objective": self.objectives[0],
+            "family": family,
+            "space": self.families.get(family, {}),
+            "tpot_limit_s": limit_s,
+            "ttft_limit_s": self.limits.ttft.get(head.workload),  # None: the workload's own
+            "max_chips": self.limits.max_chips,
+            "layouts": layouts,
+        }
+
+    def question_sha256(self, family: str, limit_s: float) -> str:
+        """Digest of ``certified_question``; numbers are written alike whether the file says 4 or 4.0."""
+        return hashlib.sha256(json.dumps(_plain(self.certified_question(family, limit_s)), sort_keys=True).encode()).hexdigest()
+
     @property
     def cases(self) -> list[tuple[str, str, str]]:
         """Every (model, workload, scenario) that is answered."""
         return [(m, w, s) for m in self.models for w in self.workloads for s in self.scenarios]
+
+
+def _plain(value: Any) -> Any:
+    """The same with every number a float and every sequence a list."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
