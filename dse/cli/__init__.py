@@ -51,14 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Every error becomes a line on stderr (with ``--json`` an object on stdout too)."""
     asked = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=asked, prog_name="dse", standalone_mode=False)
+        return _run(asked)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the interpreter flushes it
+        return 1
+
+
+def _run(asked: Sequence[str]) -> int:
+    try:
+        code = app(args=list(asked), prog_name="dse", standalone_mode=False)
     except DseError as error:
         return _failed(asked, type(error).__name__, _lines(error), error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the interpreter flushes it
-        return 1
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if hasattr(error, "format_message"):  # usage: raised by the parser of arguments
             return _failed(asked, "UsageError", _usage(error), USAGE)

@@ -207,31 +207,28 @@ def front(record: F.FrontInfo) -> Canvas:
     canvas.figure.draw_without_rendering()
     for axes, panel in zip(grid.flat, record.panels, strict=False):
         order = sorted(panel.series, key=lambda s: ("front", "measured", "real", "claim", "below_4_bit", "unnamed").index(s.kind))
-        marks = [(p.x, p.y) for s in panel.series if s.kind != "unnamed" for p in s.points]
         place(
             axes,
             [_label(s) for s in order if s.kind != "unnamed"],
-            _along(panel, marks),
+            [np.array(line) for s in panel.series for line in _drawn(s)],
             np.array([BETTER_BOX[glossary.better(record.y)], _promise_box(panel, x0, x1)]),
         )
     canvas.figure.set_layout_engine("none")
     return canvas
 
 
+def _drawn(series: F.Series) -> list[list[tuple[float, float]]]:
+    """What labels keep off: the line of a series, or each of its marks where no line is drawn."""
+    points = [(p.x, p.y) for p in series.points]
+    if series.kind == "unnamed":
+        return []
+    return [[p] for p in points] if series.kind == "measured" else [points]
+
+
 def _promise_box(panel: F.FrontPanel, x0: float, x1: float) -> tuple[float, float, float, float]:
     """Axes fractions that the words at the promised speed take."""
     at = float(np.log((panel.promise_x or x0) / x0) / np.log(x1 / x0))
     return at, 0.95, at + 0.16, 1.0
-
-
-def _along(panel: F.FrontPanel, marks: list[tuple[float, float]]) -> np.ndarray:
-    """Marks and points between them, so that labels keep off the lines too."""
-    dense = list(marks)
-    for series in panel.series:
-        for a, b in zip(series.points, series.points[1:], strict=False):
-            for t in (0.2, 0.4, 0.6, 0.8):
-                dense.append((a.x ** (1 - t) * b.x**t, a.y ** (1 - t) * b.y**t))
-    return np.array(dense, dtype=float).reshape(-1, 2)
 
 
 # --- bars ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ DIRECTIONS = ((1, 0), (1, 0.8), (1, -0.8), (0, 1), (0, -1), (-1, 0.8), (-1, -0.8
 DISTANCES = (5, 11, 18, 27, 38, 52, 70)
 LINE = 1.2  # height of a line over the font size
 FAR = 10  # points from which a leader line is drawn
+STEP = 4.0  # points between the places of a line that labels keep off
 KEY = 8.0  # points that the marker before a text takes
 
 
@@ -89,15 +90,28 @@ def _write(axes: Axes, label: Label, box: np.ndarray, far: float, to_points: flo
         axes.plot(line[:, 0], line[:, 1], lw=0.9 if label.key else 0.5, color=own, alpha=0.7, zorder=7, clip_on=False)
 
 
-def place(axes: Axes, labels: Sequence[Label], marks: np.ndarray, reserved: np.ndarray) -> None:
-    """Write labels into axes; ``marks`` (n, 2) are data points that they should not cover, ``reserved`` (m, 4) boxes in axes fractions.
+def _along(line: np.ndarray) -> np.ndarray:
+    """Points every ``STEP`` along a line (n, 2), all in points.
+
+    >>> _along(np.array([[0.0, 0.0], [12.0, 0.0]]))[:, 0].tolist()
+    [0.0, 4.0, 8.0, 12.0]
+    """
+    if len(line) == 0:
+        return line
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    at = np.linspace(0.0, length[-1], int(np.ceil(length[-1] / STEP)) + 1)
+    return np.column_stack([np.interp(at, length, line[:, 0]), np.interp(at, length, line[:, 1])])
+
+
+def place(axes: Axes, labels: Sequence[Label], lines: Sequence[np.ndarray], reserved: np.ndarray | None = None) -> None:
+    """Write labels into axes; ``lines`` (n, 2) in data coordinates and ``reserved`` boxes (m, 4) in axes fractions stay uncovered.
 
     Scales, limits and layout must be final.
     """
     to_points = 72.0 / axes.figure.get_dpi()  # type: ignore[union-attr]
     frame = np.asarray(axes.get_window_extent().extents) * to_points
-    boxes = axes.transAxes.transform(reserved.reshape(-1, 2)).reshape(-1, 4) * to_points
-    dots = axes.transData.transform(marks) * to_points if len(marks) else np.zeros((0, 2))
+    boxes = axes.transAxes.transform(np.reshape(() if reserved is None else reserved, (-1, 2))).reshape(-1, 4) * to_points
+    dots = np.vstack([np.zeros((0, 2)), *(_along(axes.transData.transform(line) * to_points) for line in lines if len(line))])
     taken = np.vstack([np.column_stack([dots - 2.5, dots + 2.5]), boxes])
     for label in labels:
         box, far = _best_box(label, axes.transData.transform((label.x, label.y)) * to_points, frame, taken)

@@ -23,7 +23,6 @@ from dse.report.labels import Label, place
 Row = dict[str, Any]
 KINDS = {"estimate": "#0072B2", "fit": "#009E73", "assumption": "#D55E00", "claim": "#CC79A7", "": "#888888"}
 EXISTING, REST = "existing", "all others"
-ALONG = 60  # points of a line that labels keep away from
 SURE = 0.9  # probability from which a ranking is called sure
 
 
@@ -324,16 +323,12 @@ def draw_chances(record: ChanceInfo) -> D.Canvas:
     canvas = D.Canvas(record.name, 7.6, 3.4)
     axes = canvas.figure.subplots()
     labels: list[Label] = []
-    marks: list[np.ndarray] = []
     for family, line in record.lines:
         hue, marker = D._family(family)
         x, y = [p[0] for p in line], [100 * p[1] for p in line]
         axes.plot(x, y, color=hue, lw=1.8, marker=marker, ms=4)
         at = int(np.argmax(y))
         labels.append(Label(x[at], y[at], label(family), 7.5, {"color": D.INK}))
-        logx = np.log(x)
-        between = np.linspace(logx[0], logx[-1], ALONG)  # points along the line, so that no label lies across it
-        marks.append(np.column_stack([np.exp(between), np.interp(between, logx, y)]))
     speeds = [p[0] for _, line in record.lines for p in line]
     axes.axvline(record.promise, color=D.SOFT, lw=0.8, ls=(0, (4, 3)))
     axes.set(xscale="log", ylim=(0, 105), xlim=(min(speeds) / 1.1, max(speeds) * 1.9))
@@ -342,7 +337,7 @@ def draw_chances(record: ChanceInfo) -> D.Canvas:
     axes.set_ylabel("probability of being the cheapest family (%)")
     axes.grid(True)
     canvas.figure.draw_without_rendering()
-    place(axes, labels, np.vstack(marks), np.zeros((0, 4)))
+    place(axes, labels, [np.array([(s, 100 * p) for s, p in line]) for _, line in record.lines])
     canvas.figure.set_layout_engine("none")
     return canvas
 

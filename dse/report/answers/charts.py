@@ -156,7 +156,7 @@ def lines(
     canvas, extra = D.Canvas(name, *size), extra or Extra()
     axes = canvas.figure.subplots()
     shown = [s for s in series if _finite(s).any()]
-    labels, marks = [], []
+    labels, drawn = [], []
     for s in shown:
         hue, marker = look(s.family)
         ok = _finite(s)
@@ -174,8 +174,8 @@ def lines(
             axes.plot([a], [b], marker=marker, ms=3.6, color=hue, ls="", zorder=4, gid=canvas.tip(str(tip)))
         key = {"marker": marker, "ms": 4.5, "mfc": hue, "mec": hue}
         labels.append(Label(float(xs[-1]), float(ys[-1]), s.label, 8, {"fontweight": "bold", "color": D.INK}, key))
-        marks += list(zip(xs, ys, strict=True))
-    every = np.array(marks, float).reshape(-1, 2)
+        drawn.append(np.column_stack([xs, ys]))
+    every = np.vstack([np.zeros((0, 2)), *drawn])
     _scale(axes, axes.xaxis, x, every[:, 0], room=0.22)
     _scale(axes, axes.yaxis, y, every[:, 1], room=0.0)
     axes.grid(True)
@@ -186,7 +186,7 @@ def lines(
         axes.axvline(value, color=D.SOFT, lw=0.9, ls=(0, (4, 3)), zorder=1)
         axes.text(value, 0.99, f" {words}", transform=axes.get_xaxis_transform(), color=D.SOFT, fontsize=7, va="top")
     canvas.figure.draw_without_rendering()
-    place(axes, labels, every, np.zeros((0, 4)))
+    place(axes, labels, drawn)
     canvas.figure.set_layout_engine("none")
     return canvas
 
