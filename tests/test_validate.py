@@ -434,8 +434,10 @@ def test_a_decoding_batch_is_what_prefill_keeps_supplied(evaluators):
         "nvidia-b200-sxm", "gpt-oss-120b", "disaggregated", "mxfp4", 8192.0, 128.0, 2048.0, cut, 8.0, cut, suppliers=1.0, engine="trtllm"
     )
     few, many = (calibrated.settled(dataclasses.replace(run, suppliers=n)) for n in (1.0, 1000.0))
-    assert few.batch < many.batch == 2048.0
-    m = calibrated.metrics(few, few.serving)
+    m, fed = (calibrated.metrics(run, run.serving) for run in (few, many))
+    assert few.batch < many.batch < 2048.0
+    on_their_way = many.batch * fed.ttft_s / (many.osl * fed.tpot_s)
+    assert many.batch + on_their_way == pytest.approx(2048.0, rel=1e-3)  # by Little's law: all users decode, or wait for a first token
     prefill = dataclasses.replace(few, batch=1.0, suppliers=0.0, workers=1.0)
     calibrated.evaluate([(prefill, "prefill")])
     finished, started = few.batch / (few.osl * m.tpot_s), 1.0 / calibrated.metrics(prefill, "prefill").ttft_s

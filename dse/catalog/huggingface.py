@@ -159,17 +159,21 @@ def _mla(c: Config) -> dict[str, Any]:
     return mixer
 
 
+def _groups(c: Config) -> dict[str, Any]:
+    """Groups of experts that a token is limited to, where a config has them."""
+    return _flags(router_groups=c.get("n_group"), router_topk_groups=c.get("topk_group"))
+
+
 def _deepseek(c: Config) -> dict[str, Any]:
     score = c.get("scoring_func", "softmax")
-    groups = _flags(router_groups=c.get("n_group"), router_topk_groups=c.get("topk_group"))
-    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score=score, router_selection_bias=score == "sigmoid", **groups)
+    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score=score, router_selection_bias=score == "sigmoid", **_groups(c))
     first, freq = c.get("first_k_dense_replace", 0), c.get("moe_layer_freq", 1)
     return dense_then_moe(c, "mla", _mla(c), ffn, lambda i: i >= first and i % freq == 0) | _mtp(c)
 
 
 def _glm4_moe(c: Config) -> dict[str, Any]:
     mixer = gqa(c, qkv_bias=c.get("attention_bias", False), qk_norm="per_head" if c.get("use_qk_norm") else "none")
-    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score="sigmoid", router_selection_bias=True)
+    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score="sigmoid", router_selection_bias=True, **_groups(c))
     first = c.get("first_k_dense_replace", 0)
     return dense_then_moe(c, "attention", mixer, ffn, lambda i: i >= first) | _mtp(c)
 

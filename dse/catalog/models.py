@@ -30,7 +30,10 @@ NO_MIXER = types.Attention(
     window=ALL, window_mean=1.0, index_topk=ALL, index_flop=0.0, index_values=0.0, state_byte=0.0, state_flop=0.0,
     latent=0.0, scored=0.0, params=0.0,
 )  # fmt: skip
-NO_FFN = types.FeedForward(width=0.0, matrices=0.0, experts=0.0, experts_per_token=0.0, expert_width=0.0, expert_params=0.0, params=0.0)
+NO_FFN = types.FeedForward(
+    width=0.0, matrices=0.0, experts=0.0, experts_per_token=0.0, expert_width=0.0, expert_params=0.0, params=0.0,
+    groups=1.0, groups_per_token=1.0,
+)  # fmt: skip
 
 
 def _place(record: Any) -> str:
@@ -144,6 +147,8 @@ def _ffn(f: Mapping[str, Any], d: int, norms: int) -> types.FeedForward:
         expert_width=float(f["expert_d_ff"] if moe else 0),
         expert_params=float(w.routed + w.routed_small),
         params=float(arc.total(w, 0.0) + norms),
+        groups=float(f.get("router_groups", 1)),
+        groups_per_token=float(f.get("router_topk_groups", f.get("router_groups", 1))),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from dse.equations.smooth import TINY
-from dse.types import LLM, Attention, Chip, Format, LayerGroup, Layout, Number, Offload, Store, System, Workload, pytree
+from dse.types import LLM, Attention, Chip, FeedForward, Format, LayerGroup, Layout, Number, Offload, Store, System, Workload, pytree
 
 
 @pytree()
@@ -58,11 +58,15 @@ def trimmed(model: LLM) -> LLM:
     def off(x: Number | None) -> Number | None:
         return None if isinstance(x, float) and x == 0.0 else x
 
+    def unlimited(f: FeedForward) -> FeedForward:
+        plain = isinstance(f.groups, float) and isinstance(f.groups_per_token, float) and f.groups <= f.groups_per_token
+        return replace(f, groups=None, groups_per_token=None) if plain else f
+
     groups = [
         replace(
             g,
             attention=replace(g.attention, up_rank=off(g.attention.up_rank), latent_rank=off(g.attention.latent_rank)),
-            ffn=replace(g.ffn, width=off(g.ffn.width), experts=off(g.ffn.experts)),
+            ffn=unlimited(replace(g.ffn, width=off(g.ffn.width), experts=off(g.ffn.experts))),
         )
         for g in model.groups
     ]

@@ -128,6 +128,17 @@ def filled_share(tokens: Number, share: Number) -> Number:
     return -jnp.expm1(tokens * jnp.log1p(-bounded))
 
 
+@monotone(+1, +1)
+def distinct(places: Number, draws: Number) -> Number:
+    r"""Expected number of distinct places among n, one at least, that independent draws hit: :math:`n (1 - (1 - 1/n)^k)`.
+
+    >>> round(float(distinct(8.0, 2.0)), 4), round(float(distinct(1.0, 8.0)), 4)  # 8 (1 - 49/64); one place
+    (1.875, 1.0)
+    """
+    n = jnp.maximum(places, 1.0)
+    return n * filled_share(draws, 1.0 / n)
+
+
 def present(n: Number) -> Number:
     """0 for a group of one chip, 1 from two chips on, linear between: switches a collective on without a branch.
 

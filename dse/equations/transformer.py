@@ -117,8 +117,13 @@ def _reduce(mc: Machine, n: Number, size: Number) -> Work:
     return _communication(time, 2.0 * (n - 1.0) / n * size)
 
 
-def _exchange(mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0, longer: Number = 1.0) -> Work:
-    """Exchange between n chips; ``beside``: chips of another group next to each, which fill its domain first; ``longer``: way in it."""
+def _exchange(
+    mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0, longer: Number = 1.0, far_size: Number | None = None
+) -> Work:
+    """Exchange between n chips; ``beside``: chips of another group next to each, which fill its domain first; ``longer``: way in it.
+
+    ``far_size`` is what the scale-out links see of ``size``, where that is less.
+    """
     chip = mc.chip
     time = collectives.hierarchical_exchange(
         n,
@@ -128,6 +133,7 @@ def _exchange(mc: Machine, n: Number, size: Number, constants, beside: Number = 
         chip.scale_out.s_per_byte,
         constants,
         chip.kernels.scale_out,
+        far_size,
     )
     return _communication(time, (n - 1.0) / n * size)
 
@@ -225,19 +231,26 @@ def _experts(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, p: Pass
 
 
 def _crossing(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, tokens: Number) -> list[Work]:
-    """Tokens of several attention ranks: gathered and scattered, or sent to the ranks of their experts and back."""
+    """Tokens of several attention ranks: gathered and scattered, or sent to the ranks of their experts and back.
+
+    They are sent where every rank holds whole experts. Where several chips share an expert each of them needs the token, which soon is
+    more than every token once: engines gather there. One copy crosses to each scale-up domain and is passed on inside of it.
+    """
     if layout.dp is None:
         return []
     f, kernels, d = group.ffn, mc.chip.kernels, model.d_model
-    gather = _exchange(mc, layout.dp, tokens * d * mc.fmt.activation_byte, kernels.all_gather)
+    gather = _exchange(mc, layout.dp, tokens * d * mc.fmt.activation_byte, kernels.all_gather, beside=stage_chips(layout) / layout.dp)
     if f.experts is None or layout.ep is None:
         return [_repeat(2.0 * present(layout.dp), gather)]
-    sent = tokens / stage_chips(layout) * f.experts_per_token * d
-    spread = jnp.clip(f.experts, 0.0, 1.0) * present(layout.ep)
+    whole = jnp.clip(2.0 - stage_chips(layout) / layout.ep, 0.0, 1.0)
+    spread = jnp.clip(f.experts, 0.0, 1.0) * present(layout.ep) * whole
     up = mc.chip.scale_up
+    own = tokens / stage_chips(layout) * d
+    sent, domains = own * f.experts_per_token, collectives.split_levels(layout.ep, up.chips)[1]
+    far = own * collectives.domains_reached(domains, f.experts_per_token, f.groups, f.groups_per_token)
     longer = collectives.passing(jnp.minimum(layout.ep, up.chips), up.dimensions, up.open_ends)
-    there = _exchange(mc, layout.ep, sent, kernels.dispatch, longer=longer)
-    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine, longer=longer)
+    there = _exchange(mc, layout.ep, sent, kernels.dispatch, longer=longer, far_size=far)
+    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine, longer=longer, far_size=far * mc.fmt.activation_byte)
     return [_repeat(present(layout.dp), _add_work(_repeat(2.0 * (1.0 - spread), gather), _repeat(spread, _add_work(there, back))))]
 
 

@@ -47,6 +47,8 @@ class FeedForward:
     expert_width: Number
     expert_params: Number  # weights of all routed experts of one layer
     params: Number  # weights of the rest of the feed-forward in one layer (dense part, router)
+    groups: Number | None = None  # into which the router sorts the experts; None, or 1: no limit
+    groups_per_token: Number | None = None  # of which a token uses experts at most
 
 
 @pytree()

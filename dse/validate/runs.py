@@ -182,7 +182,7 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
     Raises: Unpredictable: something that the prediction needs is not stated, or is not modelled.
     """
     if (row.get("spec_decoding") or "none").lower().startswith("mtp"):
-        raise Unpredictable("speculative decoding is not modelled")
+        raise Unpredictable("speculative decoding: tokens drafted and their acceptance are not stated")
     mode = row.get("mode", "")
     if mode.startswith("MLPerf"):
         return _mlperf(row, chip, models)

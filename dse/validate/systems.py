@@ -99,9 +99,10 @@ class Evaluator:
         self.evaluate((r, "prefill") for r in (self._settled[run] for run in tried) if r.serving == "static")
 
     def _supplied(self, runs: Mapping[Run, Run]) -> dict[Run, Run]:
-        """Disaggregated runs with the batch that decodes: what the prefill instances keep supplied, at most the concurrency.
+        """Disaggregated runs with the batch that decodes: what prefill keeps supplied, at most all users less those in prefill.
 
-        In the steady state as many requests finish decoding as leave prefill, B / (n TPOT(B)); the rest waits in front of the prefill.
+        In the steady state as many requests finish decoding as leave prefill, B / (n TPOT(B)), and by Little's law TTFT / (n TPOT) of
+        them are on their way to their first token; the rest waits in front of the prefill.
         """
         most = {k: float(r.batch or 0.0) for k, r in runs.items()}
         fed = {k: self._prefill_of(r) for k, r in runs.items()}
@@ -109,7 +110,9 @@ class Evaluator:
         rate = {k: r.suppliers * float(fed[k].batch or 0.0) / self._known[fed[k], "prefill"].ttft_s for k, r in runs.items()}
         now = dict(runs)
         for _ in range(ROUNDS):
-            held = {k: rate[k] * r.osl * self._known[r, r.serving].tpot_s for k, r in now.items()}
+            said = {k: self._known[r, r.serving] for k, r in now.items()}
+            long = {k: r.osl * said[k].tpot_s for k, r in now.items()}  # that a request decodes
+            held = {k: min(rate[k] * long[k], most[k] * long[k] / (long[k] + said[k].ttft_s)) for k in now}
             now = {k: replace(r, batch=float(np.clip(held[k], min(r.workers, most[k]), most[k]))) for k, r in now.items()}
             self.evaluate((r, r.serving) for r in now.values())
         return now
