@@ -392,6 +392,8 @@ def test_import_model_prints_a_file_that_loads(cli, ask, tmp_path):
     code, answer = ask("eval", "--chip", "nvidia-h100-sxm", "--model", target, "--isl", 128, "--osl", 128, "--batch", 4)
     assert code == 0
     assert answer["chips"] == 1
+    code, shown, _ = cli("catalog", "show", target, "--json")  # a model's file is not taken for a chip's
+    assert code == 0 and json.loads(shown)["counts"]["params"] == pytest.approx(0.2e9, rel=0.1)
 
 
 # --- small things --------------------------------------------------------------------------------------------------------------

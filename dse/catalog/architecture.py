@@ -35,6 +35,10 @@ MIXER_FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"q_lora_rank": 1, "indexer": dict},
     ),
     "gated_deltanet": ({"key_heads": 1, "value_heads": 1, "key_head_dim": 1, "value_head_dim": 1, "conv_kernel": 1}, {}),
+    "mamba": (
+        {"width": 1, "state_size": 1, "dt_rank": 1, "conv_kernel": 1},
+        {"conv_bias": bool, "proj_bias": bool, "inner_norms": bool},
+    ),
     "mamba2": ({"heads": 1, "head_dim": 1, "state_size": 1, "groups": 1, "conv_kernel": 1}, {"conv_bias": bool}),
 }
 INDEXER_FIELDS: dict[str, Any] = {"heads": 1, "head_dim": 1, "topk": 1}
@@ -124,9 +128,17 @@ def mamba2_weights(m: Table, d: int) -> Weights:
     return Weights(matrix=d * (inner + conv + m["heads"]) + inner * d, small=small, conv=conv * m["conv_kernel"])
 
 
+def mamba_weights(m: Table, d: int) -> Weights:
+    """Mamba: input projection (x, gate), short convolution, projection to step, B and C, step projection, decay and skip, output."""
+    width, chosen = m["width"], m["dt_rank"] + 2 * m["state_size"]
+    small = 2 * width + width * m["state_size"]  # bias of the step, skip; decay of each cell
+    small += (width if m.get("conv_bias") else 0) + (2 * width + d if m.get("proj_bias") else 0) + (chosen if m.get("inner_norms") else 0)
+    return Weights(matrix=3 * d * width + width * chosen + m["dt_rank"] * width, small=small, conv=width * m["conv_kernel"])
+
+
 def mixer_weights(m: Table, d: int) -> Weights:
     """Weights of one token mixer in one layer of width ``d``, without norms of the layer."""
-    by_kind = {"mla": mla_weights, "gated_deltanet": deltanet_weights, "mamba2": mamba2_weights}
+    by_kind = {"mla": mla_weights, "gated_deltanet": deltanet_weights, "mamba": mamba_weights, "mamba2": mamba2_weights}
     return by_kind.get(m["kind"], attention_weights)(m, d)
 
 

@@ -8,119 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dse.catalog import hybrids
+from dse.catalog.parts import SYNONYMS, Config, dense, dense_then_moe, first, flags, gqa, groups, moe, need, uniform, windowed
 from dse.errors import InputError, closest
+from dse.paths import data_dir
 
-Config = Mapping[str, Any]
-# config names that mean the same
-SYNONYMS = {
-    "d_model": ("hidden_size", "n_embd", "n_embed"),
-    "n_layers": ("num_hidden_layers", "n_layer"),
-    "heads": ("num_attention_heads", "n_head"),
-    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "experts_per_token": ("num_experts_per_tok", "experts_per_token"),
-    "max_context": ("max_position_embeddings", "n_positions", "seq_length"),
-}
-FFN_FACTOR = 4  # width of a feed-forward over d_model where a config leaves it out: the default of these families
 SANDWICH = 4  # norms of a layer with one before and one after each half
-
-
-def _first(c: Config, names: tuple[str, ...]) -> Any:
-    return next((c[n] for n in names if c.get(n) is not None), None)
-
-
-def need(c: Config, name: str) -> Any:
-    """The value of a field under any of its names. Raises InputError if there is none."""
-    names = SYNONYMS.get(name, (name,))
-    found = _first(c, names)
-    if found is None:
-        raise InputError(f"config.json: {names[0]} — missing; a model_type of {c.get('model_type')!r} needs it")
-    return found
-
-
-def _flags(**fields: Any) -> dict[str, Any]:
-    """The fields that say something: neither None nor False nor the word none."""
-    return {k: v for k, v in fields.items() if v is not None and v is not False and v != "none"}
-
-
-def gqa(c: Config, window: int | None = None, kv_heads: int | None = None, **details: Any) -> dict[str, Any]:
-    """Mixer with shared key-value heads; MHA and MQA are its ends."""
-    heads = need(c, "heads")
-    kv_heads = kv_heads or c.get("num_key_value_heads") or heads
-    kind = "mha" if kv_heads == heads else "mqa" if kv_heads == 1 else "gqa"
-    head_dim = c.get("head_dim") or need(c, "d_model") // heads
-    sliding = _flags(window=window, window_kind="sliding" if window else None)
-    return {"kind": kind, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **sliding, **_flags(**details)}
-
-
-def dense(c: Config, width: int | None = None, matrices: int = 3, bias: bool = False, activation: str = "swiglu") -> dict[str, Any]:
-    """Dense feed-forward."""
-    return {
-        "kind": "dense",
-        "d_ff": width or need(c, "intermediate_size"),
-        "activation": activation,
-        "matrices": matrices,
-        **_flags(bias=bias),
-    }
-
-
-def moe(
-    c: Config, width: str = "moe_intermediate_size", shared: int = 0, shared_width: int | None = None, **details: Any
-) -> dict[str, Any]:
-    """Mixture of experts."""
-    out = {"kind": "moe", "experts": need(c, "experts"), "experts_per_token": need(c, "experts_per_token"), "expert_d_ff": need(c, width)}
-    if shared:
-        out |= {"shared_experts": shared, "shared_expert_d_ff": shared_width or out["expert_d_ff"]}
-    return out | {"activation": "swiglu", "matrices": 3, **_flags(**details)}
-
-
-def uniform(c: Config, mixer: dict[str, Any], ffn: dict[str, Any]) -> dict[str, Any]:
-    """All layers alike."""
-    return {
-        "mixers": {"attention": mixer},
-        "ffns": {ffn["kind"] if ffn["kind"] == "moe" else "mlp": ffn},
-        "layer_types": {"A": {"mixer": "attention", "ffn": "moe" if ffn["kind"] == "moe" else "mlp"}},
-        "layer_pattern": [[need(c, "n_layers"), "A"]],
-    }
-
-
-def dense_then_moe(c: Config, name: str, mixer: dict[str, Any], ffn: dict[str, Any], is_moe: Callable[[int], bool]) -> dict[str, Any]:
-    """Dense layers where ``is_moe(layer)`` is false, experts elsewhere."""
-    flags = [is_moe(i) for i in range(need(c, "n_layers"))]
-    types = {letter: {"mixer": name, "ffn": part} for letter, part, on in (("D", "dense", not all(flags)), ("E", "moe", any(flags))) if on}
-    ffns = {kind: part for kind, part in (("dense", dense(c) if "D" in types else None), ("moe", ffn)) if part}
-    return {"mixers": {name: mixer}, "ffns": ffns, "layer_types": types, "layer_pattern": runs("".join("DE"[f] for f in flags))}
-
-
-def runs(text: str) -> list[list[Any]]:
-    """Run-length form of a row of layers.
-
-    >>> runs("DDDEE")
-    [[3, 'D'], [2, 'E']]
-    """
-    out: list[list[Any]] = []
-    for letter in text:
-        if out and out[-1][1] == letter:
-            out[-1][0] += 1
-        else:
-            out.append([1, letter])
-    return out
-
-
-def windowed(c: Config, ffn: dict[str, Any], every: int | None, **details: Any) -> dict[str, Any]:
-    """Layers with a sliding window between layers that see everything (``layer_types``, or each ``every``-th layer)."""
-    n, given = need(c, "n_layers"), c.get("layer_types")
-    full = [t == "full_attention" for t in given] if given else [every is not None and (i + 1) % every == 0 for i in range(n)]
-    name = ffn["kind"] if ffn["kind"] == "moe" else "mlp"
-    return {
-        "mixers": {"sliding": gqa(c, window=need(c, "sliding_window"), **details), "full": gqa(c, **details)},
-        "ffns": {name: ffn},
-        "layer_types": {"S": {"mixer": "sliding", "ffn": name}, "F": {"mixer": "full", "ffn": name}},
-        "layer_pattern": runs("".join("SF"[f] for f in full)),
-    }
+FFN_FACTOR = 4  # width of a feed-forward over d_model where a config leaves it out: the default of these families
+DEFAULTS = "config_defaults.toml"
 
 
 def _llama(c: Config) -> dict[str, Any]:
@@ -153,27 +54,22 @@ def _qwen_moe(c: Config) -> dict[str, Any]:
 
 def _mla(c: Config) -> dict[str, Any]:
     names = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-    mixer = {"kind": "mla", "heads": need(c, "heads"), **_flags(q_lora_rank=c.get("q_lora_rank")), **{n: need(c, n) for n in names}}
+    mixer = {"kind": "mla", "heads": need(c, "heads"), **flags(q_lora_rank=c.get("q_lora_rank")), **{n: need(c, n) for n in names}}
     if c.get("index_topk"):
         mixer["indexer"] = {"heads": need(c, "index_n_heads"), "head_dim": need(c, "index_head_dim"), "topk": c["index_topk"]}
     return mixer
 
 
-def _groups(c: Config) -> dict[str, Any]:
-    """Groups of experts that a token is limited to, where a config has them."""
-    return _flags(router_groups=c.get("n_group"), router_topk_groups=c.get("topk_group"))
-
-
 def _deepseek(c: Config) -> dict[str, Any]:
     score = c.get("scoring_func", "softmax")
-    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score=score, router_selection_bias=score == "sigmoid", **_groups(c))
+    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score=score, router_selection_bias=score == "sigmoid", **groups(c))
     first, freq = c.get("first_k_dense_replace", 0), c.get("moe_layer_freq", 1)
     return dense_then_moe(c, "mla", _mla(c), ffn, lambda i: i >= first and i % freq == 0) | _mtp(c)
 
 
 def _glm4_moe(c: Config) -> dict[str, Any]:
     mixer = gqa(c, qkv_bias=c.get("attention_bias", False), qk_norm="per_head" if c.get("use_qk_norm") else "none")
-    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score="sigmoid", router_selection_bias=True, **_groups(c))
+    ffn = moe(c, shared=c.get("n_shared_experts") or 0, router_score="sigmoid", router_selection_bias=True, **groups(c))
     first = c.get("first_k_dense_replace", 0)
     return dense_then_moe(c, "attention", mixer, ffn, lambda i: i >= first) | _mtp(c)
 
@@ -190,7 +86,16 @@ def _gpt_oss(c: Config) -> dict[str, Any]:
 
 def _gemma3(c: Config) -> dict[str, Any]:
     body = windowed(c, dense(c, activation="geglu"), c.get("sliding_window_pattern"), qk_norm="per_head")
-    return body | {"norms_per_layer": SANDWICH, "tied_embeddings": c.get("tie_word_embeddings", True)}
+    return body | {"norms_per_layer": SANDWICH}
+
+
+def _gemma2(c: Config) -> dict[str, Any]:
+    return windowed(c, dense(c, activation="geglu"), c.get("sliding_window_pattern")) | {"norms_per_layer": SANDWICH}
+
+
+def _minimax(c: Config) -> dict[str, Any]:
+    ffn = moe(c, "intermediate_size", router_score=c.get("scoring_func", "sigmoid"), router_selection_bias=bool(c.get("use_routing_bias")))
+    return uniform(c, gqa(c, qk_norm="full_width" if c.get("use_qk_norm") else "none"), ffn)
 
 
 def _falcon(c: Config) -> dict[str, Any]:
@@ -232,8 +137,10 @@ FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {
     "llama": _llama, "mistral": _llama, "mixtral": _mixtral, "granite": _llama,
     "qwen2": _qwen2, "qwen3": _qwen3, "qwen2_moe": _qwen_moe, "qwen3_moe": _qwen_moe,
     "deepseek_v2": _deepseek, "deepseek_v3": _deepseek, "deepseek_v32": _deepseek, "kimi_k2": _deepseek, "glm_moe_dsa": _deepseek,
-    "glm4_moe": _glm4_moe, "gpt_oss": _gpt_oss, "gemma3_text": _gemma3,
+    "glm4_moe": _glm4_moe, "gpt_oss": _gpt_oss, "gemma2": _gemma2, "gemma3_text": _gemma3, "minimax_m2": _minimax, "phi3": _llama,
     "falcon": _falcon, "gptj": _gptj, "opt": _opt, "bloom": _bloom,
+    "qwen3_next": hybrids.qwen3_next, "qwen3_5_moe_text": hybrids.qwen3_next, "llama4_text": hybrids.llama4,
+    "nemotron_h": hybrids.nemotron_h, "jamba": hybrids.jamba,
 }  # fmt: skip
 
 
@@ -253,18 +160,28 @@ def weight_format(c: Config) -> str:
     return "fp32" if (c.get("torch_dtype") or c.get("dtype")) == "float32" else "bf16"
 
 
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    with (data_dir("hw_catalog") / DEFAULTS).open("rb") as file:
+        return tomllib.load(file)
+
+
 def architecture(c: Config) -> dict[str, Any]:
     """The ``[architecture]`` table of a parsed config. Raises InputError for an unknown ``model_type`` or a missing field."""
     kind = c.get("model_type")
     if kind not in FAMILIES and isinstance(c.get("text_config"), Mapping):
-        return architecture({"quantization_config": c.get("quantization_config")} | dict(c["text_config"]))
+        inner = architecture({"quantization_config": c.get("quantization_config")} | dict(c["text_config"]))
+        return inner | {"where": "; ".join(["text part only (text_config)", *([inner["where"]] if "where" in inner else [])])}
     if kind not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise InputError(f"config.json: model_type — found {kind!r}, allowed {known}{closest(str(kind), FAMILIES)}")
-    base = {"n_layers": need(c, "n_layers"), "d_model": need(c, "d_model"), "vocab_size": need(c, "vocab_size")}
-    context = _first(c, SYNONYMS["max_context"])
-    tied = _flags(tied_embeddings=c.get("tie_word_embeddings", False))
-    return base | _flags(max_context=context) | tied | FAMILIES[kind](c) | {"weights": {"format": weight_format(c)}}
+    silent = {name: value for name, value in _defaults().get(kind, {}).items() if name not in c}
+    c = silent | dict(c)
+    note = {"where": f"by default of {kind}: {', '.join(silent)}"} if silent else {}
+    base = note | {"n_layers": need(c, "n_layers"), "d_model": need(c, "d_model"), "vocab_size": need(c, "vocab_size")}
+    context = first(c, SYNONYMS["max_context"])
+    tied = flags(tied_embeddings=c.get("tie_word_embeddings", False))
+    return base | flags(max_context=context) | tied | FAMILIES[kind](c) | {"weights": {"format": weight_format(c)}}
 
 
 def _scalar(value: Any) -> str:

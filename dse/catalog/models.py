@@ -21,8 +21,9 @@ MAX_GROUPS = 4
 ALL = 1e9  # tokens: more than any context, written where there is no window and no indexer
 FP32_BYTE, BF16_BYTE = 4, 2
 BYTE_BIT = 8
-# FLOP for one cell of a recurrent state and token: decay 1, outer product added 2, read-out 2; the delta rule reads once more, 2
-STATE_FLOP_PER_CELL = {"gated_deltanet": 7, "mamba2": 5}
+# FLOP for one cell of a recurrent state and token: decay 1, outer product added 2, read-out 2; the delta rule reads once more, 2; where
+# each cell decays at a rate of its own, that rate times the step and its exponential, 2
+STATE_FLOP_PER_CELL = {"gated_deltanet": 7, "mamba": 7, "mamba2": 5}
 
 NO_MIXER = types.Attention(
     in_columns=0.0, in_sharded=1.0, up_rank=0.0, up_columns=0.0, latent_rank=0.0, latent_columns=0.0, out_rows=0.0,
@@ -125,6 +126,13 @@ def _deltanet(m: Mapping[str, Any]) -> types.Attention:
     return _recurrent(2 * key + 2 * value + 2 * m["value_heads"], value, cells, 2 * key + value, m)
 
 
+def _mamba(m: Mapping[str, Any]) -> types.Attention:
+    width, chosen = m["width"], m["dt_rank"] + 2 * m["state_size"]
+    inner = {"up_rank": width, "up_columns": chosen, "latent_rank": m["dt_rank"], "latent_columns": width}
+    built = _recurrent(2 * width, width, width * m["state_size"], width, m)
+    return dataclasses.replace(built, **{name: float(n) for name, n in inner.items()})
+
+
 def _mamba2(m: Mapping[str, Any]) -> types.Attention:
     inner = m["heads"] * m["head_dim"]
     channels = inner + 2 * m["groups"] * m["state_size"]
@@ -132,7 +140,7 @@ def _mamba2(m: Mapping[str, Any]) -> types.Attention:
 
 
 def _mixer(m: Mapping[str, Any], d: int, norms: int) -> types.Attention:
-    built = {"mla": _mla, "gated_deltanet": _deltanet, "mamba2": _mamba2}.get(m["kind"], _attention)(m)
+    built = {"mla": _mla, "gated_deltanet": _deltanet, "mamba": _mamba, "mamba2": _mamba2}.get(m["kind"], _attention)(m)
     return dataclasses.replace(built, params=float(arc.total(arc.mixer_weights(m, d)) + norms))
 
 

@@ -91,7 +91,9 @@ def _list_missing(as_json: bool) -> None:
 
 @app.command("show")
 def show_command(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="Id or alias of an entry of any kind, or the path of a chip's file.")],
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="Id or alias of an entry of any kind, or the path of a chip's or a model's file.")
+    ],
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,7 +101,8 @@ def show_command(
     known = open_catalog(catalog)
     found = find_record(known, identity)
     if found is None and identity.endswith(".toml"):
-        found = "chips", known.resolve("chips", identity)
+        kind = _kind_of(Path(identity))
+        found = kind, known.resolve(kind, identity)
     if found is None:
         ids = [name for records in known.records.values() for name in records]
         raise InputError(f"ID — found '{identity}', allowed an id or alias of the catalogue (dse catalog list){closest(identity, ids)}")
@@ -107,6 +110,15 @@ def show_command(
         print_json(_record_json(known, *found))
     else:
         print(record_text(known, *found))
+
+
+def _kind_of(path: Path) -> str:
+    """What a file of one's own describes: a model has an architecture, a workload tokens; anything else is read as a chip."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "chips"  # whose reader says what is wrong
+    return "models" if "architecture" in table else "workloads" if "input_tokens" in table else "chips"
 
 
 def find_record(catalog: Catalog, name: str) -> tuple[str, str] | None:
@@ -124,7 +136,41 @@ def _record_json(catalog: Catalog, kind: str, identity: str) -> dict[str, Any]:
     record = catalog.records[kind][identity]
     values = {name: {key: v for key, v in vars(quantity).items() if v is not None} for name, quantity in record.values.items()}
     filled = [{"leaf": leaf, "from": origin} for leaf, origin in catalog.filled(identity)] if kind == "chips" else []
-    return {"kind": kind, "id": identity, "name": record.name, "file": record.file, "meta": record.meta, "values": values, "filled": filled}
+    counted = {"counts": _counts(record)} if kind == "models" else {}
+    words = {"kind": kind, "id": identity, "name": record.name, "file": record.file, "meta": record.meta, "values": values}
+    return {**words, "filled": filled, **counted}
+
+
+def _counts(record: Any) -> dict[str, float]:
+    """Parameters, cache and state of a model, counted from its architecture."""
+    from dse.catalog.models import counts
+
+    return counts(record)
+
+
+COUNTED = {  # of a model's text part: what is shown for people
+    "params": ("parameters", "1e9"), "active_params": ("of them used for a token", "1e9"), "mtp_params": ("extra prediction layers", "1e9"),
+    "kv_byte_per_token": ("cache of a token, bf16", "byte"), "kv_byte_per_token_window": ("of it within windows", "byte"),
+    "state_byte_per_sequence": ("state of a sequence", "byte"),
+}  # fmt: skip
+
+
+def _model_lines(record: Any) -> list[str]:
+    """Layers of a model, and its counts."""
+    arch, counted = record.meta["architecture"], _counts(record)
+    lines = [f"  layers: {' + '.join(f'{n} x {text}' for n, text in arch['layer_pattern'])}"]
+    lines += [
+        f"  layer {letter}: {', '.join(f'{role} {name}' for role, name in kind.items())}" for letter, kind in arch["layer_types"].items()
+    ]
+    for table in ("mixers", "ffns"):
+        lines += [f"  {name}: {', '.join(f'{k} {v}' for k, v in part.items())}" for name, part in arch[table].items()]
+    if "where" in arch:
+        lines.append(f"  read from: {arch['where']}")
+    for key, (label, unit) in COUNTED.items():
+        if counted[key]:
+            number = f"{counted[key] / 1e9:.5g} billion" if unit == "1e9" else f"{counted[key]:,.0f} byte"
+            lines.append(f"  {label:<30} {number:>14}  counted")
+    return lines
 
 
 def record_text(catalog: Catalog, kind: str, identity: str) -> str:
@@ -139,6 +185,8 @@ def record_text(catalog: Catalog, kind: str, identity: str) -> str:
         interval = f" ({format_si(q.low, q.unit)} to {format_si(q.high, q.unit)})" if q.low is not None and q.high is not None else ""
         note = "; ".join(text for text in (q.where, q.as_of, q.note) if text)
         lines.append(f"  {name:<30} {format_si(q.value, q.unit):>14}{interval}  {q.kind}, {q.source}" + (f" [{note}]" if note else ""))
+    if kind == "models":
+        lines += _model_lines(record)
     if kind == "chips":
         lines += [f"  {leaf:<30} {'':>14}  from {origin}" for leaf, origin in catalog.filled(identity)]
         lines.append("  constants: {} (found by {})".format(*catalog.constants_of(identity)))
@@ -188,7 +236,12 @@ def import_model_command(
     """A model file from a config.json."""
     from dse.catalog.huggingface import import_hf_config
 
-    _deliver(import_hf_config(file), out, as_json)
+    text = import_hf_config(file)
+    _deliver(text, out, as_json)
+    if not as_json:
+        found = _counts(tomllib.loads(text))
+        read = out or "the file that you keep this in"
+        say(f"{found['params'] / 1e9:.4g} billion parameters, {found['active_params'] / 1e9:.4g} used for a token; --model takes {read}")
 
 
 @app.command("new-chip")
