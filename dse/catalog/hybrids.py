@@ -41,8 +41,11 @@ def qwen3_next(c: Config) -> dict[str, Any]:
     }
     shared = c.get("shared_expert_intermediate_size") or 0
     mixture = bool(c.get("num_experts"))
-    details = {"shared": 1 if shared else 0, "shared_width": shared, "shared_expert_gate": bool(shared)}
-    ffns = {"moe": moe(c, **details, router_score="softmax")} if mixture else {}
+    ffns = (
+        {"moe": moe(c, shared=int(shared > 0), shared_width=shared, shared_expert_gate=shared > 0, router_score="softmax")}
+        if mixture
+        else {}
+    )
     n, given = need(c, "n_layers"), c.get("layer_types")
     step, plain = c.get("decoder_sparse_step", 1), c.get("mlp_only_layers") or []
     full = [t == "full_attention" for t in given] if given else [(i + 1) % need(c, "full_attention_interval") == 0 for i in range(n)]
