@@ -56,10 +56,10 @@ layers: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not long" --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not long" --durations=15
 
 long: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m long
+	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 -m long
 
 # The page of predictions against measurements; `make validation CROSS=1` first computes errors on what the fits have not seen (minutes).
 validation: $(STAMP)
