@@ -9,25 +9,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dse.analysis import breakeven, elasticity, flips, limits, middles, regret, uncertainty
+from dse.analysis.anew import Anew
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
 from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
-from dse.analysis.market import Market
 from dse.analysis.optima import Asked, Start, reoptimised
 from dse.analysis.redesign import compared
-from dse.analysis.together import Scene
 from dse.catalog import Catalog, load_catalog
 from dse.errors import InputError
 from dse.questions import grid_of, questions_of, row_of, shop_of
 from dse.search.designs import Questions, build_block
-from dse.search.layouts import Grid, is_mixture, layout_table
 from dse.search.shards import points_of
 from dse.study import Study, read_study
 from dse.types import Chip
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[float, float, str], None]
-SAMPLES, OTHERS, EXPLAINED = 65536, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
+SAMPLES, OTHERS, EXPLAINED = 32768, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
 QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
@@ -139,7 +136,7 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
     if setting is None:
         return ds
     families = [n for n in setting.names if n != EXISTING][:REDESIGNED]
-    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
+    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot, many=True)
     sides = [setting.sides[f][0] for f in families]
     factors = factors_of(study, catalog, {k for c in sides for k in c.kernels})
     sampler = Sampler.of(catalog, factors)
@@ -177,47 +174,39 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
     named |= {x.name: x for x in breakeven.factor_levers(catalog, factors_of(study, catalog, {k for c in sides for k in c.kernels}))}
     facts = {f["against"]: f for f in json.loads(ds.attrs["breakeven"])}
     leader, *rivals = (n for n in setting.names if n != EXISTING)
-    market = market_of(setting, study, catalog, seed)
-    real = replace(setting, sides={k: v for k, v in setting.sides.items() if k == EXISTING})
+    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot, many=True)
+    starts = {f: start_of(setting.sides[f][0], study) for f in (leader, *rivals)}
+    market = Anew(catalog, asked, starts, seed)
+    fixed = breakeven.Costs(setting, catalog)
 
-    def existing(rows: Sequence[Mapping[breakeven.Lever, float]]) -> np.ndarray:
-        return breakeven.costs_at(real, catalog, rows)[0]
+    def held(rows: Sequence[Mapping[breakeven.Lever, float]]) -> dict[str, np.ndarray]:
+        return dict(zip(setting.names, np.log(fixed.at(rows)), strict=True))
 
     turns: dict[str, list[flips.Turn]] = {}
     for against, f in facts.items():
         whom = tuple(rivals) if against == FAMILIES else (EXISTING,)
-        known = sorted(flips.turns_of(ds, against, named, whom), key=lambda t: abs(t.first))[:FOLLOWED]
-        turns[against] = known + (flips.pair_turns(f, named, whom) if against == FAMILIES else [])
-    done = iter(flips.followed(market, leader, [t for some in turns.values() for t in some], existing, EXISTING))
+        known = sorted(flips.turns_of(ds, against, named, whom), key=lambda t: abs(t.first))[: FOLLOWED[against]]
+        turns[against] = known + (flips.pair_turns(f, named, whom, EVERY) if against == FAMILIES else [])
+    done = iter(flips.followed(market, leader, [t for some in turns.values() for t in some], held))
     found = {against: [next(done) for _ in some] for against, some in turns.items()}
     alone = {k: [r for r in rows if not r.turn.held] for k, rows in found.items()}
-    lines = {k: [(r.turn.held[0][1], r.multiple) for r in rows if r.turn.held] for k, rows in found.items()}
+    lines = {k: [(r.turn.held[0][1], r.multiple) for r in rows if r.turn.held and r.settled] for k, rows in found.items()}
     near = sorted((r for r in alone.get(FAMILIES, []) if r.leader in rivals), key=lambda r: abs(np.log(r.multiple)))[:CHECKED]
-    asked = Asked(setting.question.case, study.headline.scenario, study.headline.tpot)
-    starts = {f: start_of(setting.sides[f][0], study) for f in (leader, *rivals)}
     checked = []
     for r in near:
         flip = flips.Reoptimised(r.turn.lever.name, r.turn.fixed, r.multiple, r.slope, leader, r.leader)
         pair = flips.Pair(starts[leader], starts[r.leader], asked, catalog, seed)
-        checked.append(flips.confirmed(pair, market, r.turn.lever, flip, questions.limits_s))
+        checked.append(flips.confirmed(pair, held, r.turn.lever, flip, questions.limits_s))
     return flips.into(ds, alone, checked, lines)
 
 
-def market_of(setting: breakeven.Setting, study: Study, catalog: Catalog, seed: int) -> Market:
-    """The families of a comparison, ready to be re-optimised together."""
-    case = setting.question.case
-    stages = np.unique(layout_table(case.model, Grid())[:, 1]).tolist()
-    families = {f: side[0] for f, side in setting.sides.items() if f != EXISTING}
-    scene = Scene(case, study.headline.tpot)
-    return Market(scene, catalog, study.headline.scenario, families, seed, stages, is_mixture(case.model))
-
-
-FOLLOWED = 12  # nearest flips of a comparison that are found again with designs that follow
+FAMILIES = "families"
+FOLLOWED = {FAMILIES: 10, EXISTING: 6}  # nearest flips of a comparison that are found again with designs that follow
+EVERY = 2  # so many points of the pair's line apart are, too
 CHECKED = 3  # nearest flips that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
-FAMILIES = "families"
 
 
 def setting_of(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> breakeven.Setting | None:
@@ -270,7 +259,6 @@ def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
 
 
 WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "flips", "regret")
-LONG = ("flips",)  # takes longer than all the others together: only where asked for
 TOGETHER = (("uncertainty", "redesign"), ("elasticity", "limits", "breakeven", "flips", "regret"))  # each half about as long as the other
 
 

@@ -10,11 +10,10 @@ import pytest
 
 from dse import certificates
 from dse.analysis import flips as F
-from dse.analysis import market as M
 from dse.analysis import optima as O
 from dse.analysis import roots as R
-from dse.analysis import together as T
-from dse.analysis.breakeven import Flip, Lever, multiplied, named_levers
+from dse.analysis.anew import Anew
+from dse.analysis.breakeven import Flip, Lever, named_levers
 from dse.analysis.inputs import records_of, scaled
 from dse.analysis.optima import Start
 from dse.catalog import load_catalog
@@ -56,8 +55,8 @@ def start(catalog, study):
 
 @pytest.fixture(scope="module")
 def best(start, catalog, asked):
-    found = O.polished(start, catalog, asked, DESIGN, LAYOUT, rounds=1, each=0, cycles=2)
-    return O.polished(start, catalog, asked, found.decisions, found.layout, rounds=1, each=0, cycles=2)
+    found = O.polished(start, catalog, asked, DESIGN, LAYOUT, rounds=1, each=0, cycles=2, walk=False)
+    return O.polished(start, catalog, asked, found.decisions, found.layout, rounds=1, each=0, cycles=2, walk=False)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +66,8 @@ def levers(catalog, study):
 
 def reoptimised_slope(start, catalog, asked, best, lever):
     """Second way: the design polished again with the lever a little larger and a little smaller."""
-    costs = [
-        O.polished(start, scaled(catalog, lever.places, float(np.exp(s * CHANGE))), asked, best.decisions, best.layout, 1, 0, 1).cost
-        for s in (1, -1)
-    ]
+    books = [scaled(catalog, lever.places, float(np.exp(s * CHANGE))) for s in (1, -1)]
+    costs = [O.polished(start, b, asked, best.decisions, best.layout, rounds=1, each=0, cycles=1, walk=False).cost for b in books]
     return np.log(costs[0] / costs[1]) / (2 * CHANGE)
 
 
@@ -139,130 +136,70 @@ def test_root_of_a_line_on_either_side_of_the_start(first, slopes):
     assert never.at is None
 
 
-# --- many rows at once against one design at a time ---------------------------------------------------------------------------------
+# --- designs made anew --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rows(catalog, asked, start, levers):
-    """The stated catalogue, and each of SHORT a little larger and smaller, as books; the design starts in all."""
-    multiples = [{}, *({levers[n]: float(np.exp(s * CHANGE))} for n in SHORT for s in (1, -1))]
-    books = T.books_of(multiplied(catalog, multiples, len(multiples)), len(multiples), [FAMILY], asked.scenario)
-    layout = [LAYOUT[n] for n in ("tp", "pp", "dp", "ep", "batch")]
-    one = T.start(start.shop(catalog).space, DESIGN, layout, LAYOUT["format"])
-    scene = T.Scene(asked.case, LIMIT_S)
-    return scene, books, T.improved(scene, books, T.joined([one.rows(i) for i in range(len(multiples))]), 25, 0)
+def test_a_catalogue_touches_whom_it_concerns(catalog, asked, start, levers):
+    """What a family is not built with moves nothing of it: no search is made for that."""
+    market = Anew(catalog, asked, {FAMILY: start}, 0)
+    for name, touched in (("HBM price", True), ("logic density", True), ("energy price", True), ("bonded DRAM bandwidth", False)):
+        assert market.touched(FAMILY, scaled(catalog, levers[name].places, 1.1)) is touched, name
+    assert not market.touched(FAMILY, scaled(catalog, levers["HBM price"].places, 1.0)) and not market.made
 
 
 @pytest.mark.long
-def test_rows_reach_what_a_polish_of_one_design_reaches(rows, best):
-    _, _, found = rows
-    assert (found.worst >= T.MET).all()
-    assert np.exp(found.met[0]) == pytest.approx(best.cost, rel=2e-3)  # the batch is a real number here
-    assert np.exp(found.met[0]) < best.cost * (1 + 5e-4)
-
-
-def test_a_program_of_two_rows_is_that_of_each_alone():
-    """Minimise the larger of x - y and y - x + x^2-like pieces: two rows with known corners, solved together and alone."""
-    rng = np.random.default_rng(0)
-    k, p, v, m = 2, T.POINTS, 3, 2
-    slopes = T.Slopes(rng.normal(size=(k, p)), 0.1 + rng.random((k, p, m)), rng.normal(size=(k, p, v)), rng.normal(size=(k, p, v, m)))
-    at = np.full((k, v), 0.5)
-    points = np.repeat(at[:, None], p, axis=1)
-    held, least = np.zeros(k, bool), np.zeros(k)
-    both = T.programs(slopes, points, at, np.full(k, 0.1), held, least)
-    for i in range(k):
-        part = T.Slopes(*(getattr(slopes, n)[i : i + 1] for n in ("cost", "slack", "cost_slope", "slack_slope")))
-        alone = T.programs(part, points[i : i + 1], at[i : i + 1], np.full(1, 0.1), held[:1], least[:1])
-
-        def value(step, part=part):
-            worst = np.maximum(-(part.slack[0] + np.einsum("pvm,v->pm", part.slack_slope[0], step)).min(), 0.0)
-            return (part.cost[0] + part.cost_slope[0] @ step).max() + T.PENALTY * worst
-
-        assert value(both.step[i]) == pytest.approx(value(alone.step[0]), abs=1e-7)
-        assert both.cost[i].sum() == pytest.approx(1.0)  # multipliers of the pieces of the cost
-        for other in 0.1 * (2 * rng.random((200, v)) - 1):
-            assert value(other) > value(both.step[i]) - 1e-7
-
-
-@pytest.mark.long
-def test_slopes_of_rows_are_differences_of_rows_designed_anew(rows, catalog, levers, asked, start):
-    scene, _, found = rows
-    for i, name in enumerate(SHORT):
-        up, down = found.met[1 + 2 * i], found.met[2 + 2 * i]
-        step = {s: T.books_of(multiplied(catalog, [{levers[name]: float(np.exp(s * M.STEP))}], 1), 1, [FAMILY], asked.scenario)
-                for s in (-1, 0, 1)}  # fmt: skip
-        one = found.at(slice(0, 1))
-        slope = M.slopes_of(scene, step[1], step[0], step[-1], one.starts)
-        assert slope[0] == pytest.approx((up - down) / (2 * CHANGE), rel=0.03), name
-
-
-def test_neighbours_differ_in_what_a_polish_keeps(start, catalog):
-    layout = [LAYOUT[n] for n in ("tp", "pp", "dp", "ep", "batch")]
-    one = T.start(start.shop(catalog).space, DESIGN, layout, LAYOUT["format"])
-    near = M.neighbours(one, ("fp8", "nvfp4"), (1.0, 2.0, 4.0), False, np.random.default_rng(0))
-    own = M.signature(one, 0)
-    apart = [sum(a != b for a, b in zip(M.signature(near, i), own, strict=True)) for i in range(len(near))]
-    assert max(apart) <= 4 and sum(n == 1 for n in apart) > 15  # two counts, or two changes of them
-    assert "nvfp4" in near.format and 2.0 in near.layout[:, 1]
+def test_a_family_made_anew_is_no_dearer_than_its_design_polished(catalog, asked, start, best, levers):
+    market = Anew(catalog, asked, {FAMILY: start}, 0)
+    for name, multiple in (("HBM price", 0.5), ("HBM price", 2.0), ("logic density", 0.7)):
+        book = scaled(catalog, levers[name].places, multiple)
+        found = market.best(FAMILY, book, best)
+        alone = O.polished(start, book, asked, best.decisions, best.layout, rounds=1, each=0, cycles=2)
+        assert found.feasible and found.cost < alone.cost * 1.001, name
 
 
 # --- two families that are known ---------------------------------------------------------------------------------------------------
 
 
-class Best:
-    """Costs that are formulas of the multiple."""
+class Known:
+    """A design whose cost is known."""
 
-    def __init__(self, cost):
-        self.cost = np.asarray(cost)
-
-    def at(self, index):
-        return Best(self.cost[index])
-
-
-def joined(parts):
-    return Best(np.concatenate([p.cost for p in parts]))
+    def __init__(self, log_cost):
+        self.cost = float(np.exp(log_cost))
 
 
 class KnownMarket:
     """A market of two whose best costs are formulas: leader x^2, rival 4 x^(1/2), even at 4^(2/3); a third that nothing touches."""
 
+    above = 0.1  # of costs with designs held, times the logarithm of the multiple squared
+
     def __init__(self, catalog, lever):
         self.formulas = {"sram": (0.0, 2.0), "hbm_gpu": (np.log(4), 0.5), "burned_in": (np.log(9), 0.0)}
-        self.catalog, self.place = catalog, lever.places[0]
-        self.competitors = dict.fromkeys(self.formulas)
-        self.optimum = {f: Best([a]) for f, (a, _) in self.formulas.items()}
+        self.catalog, self.starts, self.place = catalog, dict.fromkeys(self.formulas), lever.places[0]
         self.asked = []
 
-    def books(self, catalog, n):
+    def x(self, book):
         kind, identity, name = self.place
-        value = catalog.records[kind][identity].values[name].value
-        return np.log(np.ravel(value) / self.catalog.records[kind][identity].values[name].value)
+        return float(np.log(book.records[kind][identity].values[name].value / self.catalog.records[kind][identity].values[name].value))
 
-    def touched(self, family, books, rows):
+    def touched(self, family, book):
+        return self.formulas[family][1] != 0
+
+    def optimum(self, family):
+        return Known(self.formulas[family][0])
+
+    def best(self, family, book, known=None):
         a, b = self.formulas[family]
-        return np.full(len(rows), b != 0), a + b * books[list(rows)]
+        self.asked.append(family)
+        return Known(a + b * self.x(book))
 
-    def best(self, family, books, rows, known=None, steps=0):
-        a, b = self.formulas[family]
-        self.asked.append((family, len(rows)))
-        found = Best(a + b * books[list(rows)])
-        found.kept_cost = np.full(len(rows), np.inf)
-        return found
+    def slope(self, family, book, found, places):
+        return self.formulas[family][1]
 
-    def beside(self, family, books, rows, best):
-        return best
-
-    def learn(self, family, found):
-        pass
-
-    def slopes(self, up, middle, down, best, rows):
-        (family, _) = self.asked[-1]
-        return np.full(len(rows), self.formulas[family][1])
-
-
-@pytest.fixture()
-def known(monkeypatch):
-    monkeypatch.setattr(F, "stacked", joined)
+    def held(self, rows):
+        x = np.log([next(iter(r.values())) for r in rows])
+        return {f: a + b * x + self.above * (b != 0) * x**2 for f, (a, b) in self.formulas.items()} | {
+            "real": np.full(len(rows), np.log(25.0))
+        }
 
 
 class KnownPair(F.Pair):
@@ -272,20 +209,44 @@ class KnownPair(F.Pair):
         return float(np.log(4 * multiple**0.5 / multiple**2))
 
 
-def test_flips_are_followed_together_and_confirmed_on_both_sides(catalog, levers, known):
+def test_flips_are_followed_and_confirmed_on_both_sides(catalog, levers):
     lever = levers["HBM price"]
     market = KnownMarket(catalog, lever)
     rivals = ("hbm_gpu", "burned_in")
     turns = [F.Turn(lever, np.log(1.5), rivals, 1.5), F.Turn(lever, np.log(1 / 100), rivals), F.Turn(lever, np.log(3), ("real",))]
-    up, down, real = F.followed(market, "sram", turns, lambda rows: np.full(len(rows), 25.0), "real")
+    up, down, real = F.followed(market, "sram", turns, market.held)
     assert up.multiple == pytest.approx(4 ** (2 / 3), rel=2 * R.CLOSE) and up.leader == "hbm_gpu"
-    assert np.isnan(down.multiple) and down.leader == ""  # cheaper, the leader leads by more
+    assert up.envelope == pytest.approx(4 ** (2 / 3), rel=1e-6)  # straight lines: the first step of the envelope theorem is exact
+    assert up.trials == 2 and "burned_in" not in market.asked  # nothing touches it
+    assert np.isnan(down.multiple) and down.leader == "" and down.settled  # cheaper, the leader leads by more
     assert real.multiple == pytest.approx(5.0, rel=0.02) and real.leader == "real"
     family, other = (type("Family", (), {"family": f})() for f in ("sram", "hbm_gpu"))
     flip = F.Reoptimised("HBM price", 1.5, up.multiple, up.slope, "sram", "hbm_gpu")
-    sure = F.confirmed(KnownPair(family, other, None, catalog, 0), market, lever, flip, ())
+    sure = F.confirmed(KnownPair(family, other, None, catalog, 0), market.held, lever, flip, ())
     assert sure.confirmed and sure.before[0] < up.multiple < sure.after[0]
     assert sure.before[1] == pytest.approx(F.BESIDE, rel=0.1) and sure.after[1] == pytest.approx(-F.BESIDE, rel=0.1)
+
+
+def test_designs_of_the_front_stay_open_to_their_owner(catalog, levers):
+    """Where the design held is the cheaper one, the flip is that of the design held, and its slope too."""
+    lever = levers["HBM price"]
+    market = KnownMarket(catalog, lever)
+    market.above = -0.1
+    (up,) = F.followed(market, "sram", [F.Turn(lever, np.log(1.5), ("hbm_gpu",), 1.5)], market.held)
+    # 2 x - x^2 / 10 = log 4 + x / 2 - x^2 / 10
+    assert up.multiple == pytest.approx(4 ** (2 / 3), rel=2 * R.CLOSE)
+    assert up.slope == pytest.approx(-1.5, rel=1e-3)
+
+
+def test_a_root_that_does_not_settle_leaves_the_flip_of_the_fronts_designs():
+    b = R.Bracket(0.5, 100.0)
+    while not b.done:
+        b.tell(R.Lead(0.5 if b.x < 0.9 else -np.inf))
+    assert b.unsettled == (b.at is None)
+    never = R.Bracket(0.5, 100.0)
+    while not never.done:
+        never.tell(R.Lead(1.0, -1e-3))
+    assert never.at is None and not never.unsettled  # looked at the end of the reach
 
 
 def test_flips_go_into_the_dataset_and_the_report_says_them():
@@ -300,12 +261,12 @@ def test_flips_go_into_the_dataset_and_the_report_says_them():
     (turn,) = F.turns_of(ds, "families", {"price": lever}, ("hbm_gpu",))
     assert turn.fixed == 1.5
     row = F.Reoptimised("price", 1.5, 2.0, -1.5, "sram", "hbm_gpu", (1.9, 0.05), (2.1, -0.03))
-    out = F.into(ds, {"families": [F.Followed(turn, 2.0, -1.5, "hbm_gpu", 0.0, 3)]}, [row], {})
+    out = F.into(ds, {"families": [F.Followed(turn, 2.0, -1.5, "hbm_gpu", 0.0, 3, 1.9)]}, [row], {})
     assert out["flip_reoptimised"].sel(against="families", lever="price", way="up") == 2.0
     assert json.loads(out.attrs["flips_reoptimised"])[0]["confirmed"] is True
     assert "confirm 1 of the 1 nearest" in told.checked(out)
     (flip,) = told.flips(out, "families").flips
-    assert flip.multiple == 2.0 and flip.fixed == 1.5 and flip.inside and flip.anew  # the interval ends at 2
+    assert flip.multiple == 2.0 and flip.fixed == 1.5 and flip.envelope == 1.9 and flip.inside and flip.anew  # the interval ends at 2
     assert "price times 2 (HBM GPU would lead)" in told.flips(out, "families").caption
     told.draw_flips(told.flips(out, "families"))
     none = F.into(ds, {"families": [F.Followed(turn, float("nan"), np.nan, "", np.nan, 8)]}, [], {})

@@ -1,7 +1,8 @@
-"""Where does the ranking change when designs follow? Newton's method on re-optimised families, all levers at once.
+"""Where does the ranking change when designs follow? Newton's method on families re-optimised at every multiple that is tried.
 
-The break-even of fixed designs (``breakeven``) is where the search for a root starts. Families are re-optimised at every multiple tried
-(``market``); envelope derivatives give the next one. The nearest flips are confirmed by searches that know no design, on both sides.
+The break-even of fixed designs (``breakeven``) is where the search for a root starts. There all families that come near are re-optimised
+by ``finish`` (``anew``); the envelope theorem says where their costs should be even, and they are re-optimised again there, until they are.
+The nearest flips are confirmed by searches that know no design, on both sides.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dse.analysis.breakeven import Lever, multiplied
+from dse.analysis.anew import Anew
+from dse.analysis.breakeven import Lever
 from dse.analysis.inputs import scaled
-from dse.analysis.market import STEP, Best, Market, stacked
 from dse.analysis.optima import Asked, Start, reoptimised
 from dse.analysis.roots import CLOSE, Bracket, Lead, Line
 from dse.catalog import Catalog
+from dse.search.finish import Finished
 
 if TYPE_CHECKING:
     import xarray as xr
 
 AFRESH = 2048  # chips of a search that starts from nothing
-OUT_OF_SIGHT = np.log(2.0)  # of a rival's pool above the cheapest rival, beyond which it is not polished
+OUT_OF_SIGHT = np.log(2.0)  # of a rival's designs on the front above the cheapest rival, beyond which it is not designed anew
+STEP = 1e-2  # of differences of costs of fixed designs, in logarithms of a lever: single precision
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 
+Row = Mapping[Lever, float]  # multiples of levers
+Held = Callable[[Sequence[Row]], Mapping[str, np.ndarray]]  # rows to logarithms of least cost, with the designs of the front, of everyone
 
-# --- all roots at once ----------------------------------------------------------------------------------------------------------
+
+# --- roots ------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Turn:
 
     lever: Lever
     first: float
-    rivals: tuple[str, ...]  # families that are re-optimised against the leader
+    rivals: tuple[str, ...]  # whom the leader is compared with
     fixed: float = float("nan")  # multiple of the front's designs
     held: tuple[tuple[Lever, float], ...] = ()
     rising: bool | None = None  # whether the lead rises with the lever: then the root may lie on either side of the stated value
@@ -57,53 +63,71 @@ class Followed:
     leader: str
     lead: float
     trials: int
+    envelope: float = float("nan")  # first estimate: designs anew at the flip of fixed ones, and one step by the envelope theorem
+    settled: bool = True  # whether the root, or that there is none, was found in the trials allowed
 
 
-Chips = Callable[[Sequence[Mapping[Lever, float]]], np.ndarray]  # rows to least cost of the chips that exist, layouts chosen anew
-
-
-def followed(market: Market, leader: str, turns: Sequence[Turn], existing: Chips, name: str) -> list[Followed]:
-    """The roots of all turns, families re-optimised at every multiple that is tried, all turns together.
+def followed(market: Anew, leader: str, turns: Sequence[Turn], held: Held) -> list[Followed]:
+    """The roots of all turns, families re-optimised at every multiple that is tried.
 
     Args:
-        market: Families. leader: Whose lead it is. turns: What to look for. existing: Costs of chips that exist; ``name``: as a rival.
+        market: Families; rivals that it does not know stay as they are. leader: Whose lead it is. turns: What to look for.
+        held: Costs with the designs of the front, which remain open to everyone.
     """
     brackets = [Bracket(t.first, t.lever.most) if t.rising is None else Line(t.first, t.lever.most, t.rising) for t in turns]
-    known: dict[tuple[int, str], Best] = {}
-    who = [""] * len(turns)
+    known: dict[tuple[int, str], Finished] = {}
+    who, estimates = [""] * len(turns), [float("nan")] * len(turns)
 
-    def leads(live: Sequence[int]) -> list[Lead]:
-        rows = [turns[i].row(brackets[i].way * brackets[i].x) for i in live]
-        scene = _Rows(market, rows, [turns[i].lever for i in live])
-        costs: dict[str, np.ndarray] = {}
-        slopes: dict[str, np.ndarray] = {}
-        for family in market.competitors:
-            mine = [k for k, i in enumerate(live) if family == leader or family in turns[i].rivals]
-            others = [costs[f] for f in costs if f != leader]
-            least = np.min(others, axis=0) if others and family != leader else None
-            costs[family], slopes[family] = scene.costs(family, mine, [(live[k], family) for k in mine], known, least)
-        real = [k for k, i in enumerate(live) if name in turns[i].rivals]
-        costs[name], slopes[name] = np.full(len(live), np.inf), np.zeros(len(live))
-        if real:
-            costs[name][real] = np.log(existing([rows[k] for k in real]))
-            slopes[name][real] = np.nan  # layouts change in steps
-        found = []
-        for k, i in enumerate(live):
-            best = min(turns[i].rivals, key=lambda r: costs[r][k])
-            value = costs[best][k] - costs[leader][k] if np.isfinite(costs[leader][k]) else -np.inf
-            found.append(Lead(float(value), float(slopes[best][k] - slopes[leader][k])))
-            if value <= CLOSE:
-                who[i] = best if np.isfinite(costs[best][k]) else leader
-        return found
+    def cost(i: int, family: str, row: Row, fixed: Sequence[float]) -> tuple[float, float]:
+        """Logarithm of a competitor's least cost and its slope; ``fixed``: here, a little above and a little below."""
+        stays = fixed[0], (fixed[1] - fixed[2]) / (2 * STEP) if np.isfinite(fixed).all() else float("nan")
+        if family not in market.starts:
+            return stays
+        book = market.catalog
+        for lever, multiple in row.items():
+            book = scaled(book, lever.places, multiple)
+        touched = market.touched(family, book)
+        found = market.best(family, book, known.get((i, family))) if touched else market.optimum(family)
+        if found is None or np.log(found.cost) > stays[0]:
+            return stays
+        known[i, family] = found
+        return float(np.log(found.cost)), market.slope(family, book, found, turns[i].lever.places) if touched else 0.0
+
+    def lead(i: int, row: Row, fixed: Mapping[str, Sequence[float]]) -> Lead:
+        rivals = turns[i].rivals
+        near = min(fixed[r][0] for r in rivals) + OUT_OF_SIGHT
+        mine, slope = cost(i, leader, row, fixed[leader])
+        theirs = {r: cost(i, r, row, fixed[r]) if fixed[r][0] <= near else (fixed[r][0], float("nan")) for r in rivals}
+        best = min(theirs, key=lambda r: theirs[r][0])
+        value = theirs[best][0] - mine if np.isfinite(mine) else -np.inf
+        if value <= CLOSE:
+            who[i] = best if np.isfinite(theirs[best][0]) else leader
+        return Lead(float(value), float(theirs[best][1] - slope))
 
     while live := [i for i, b in enumerate(brackets) if not b.done]:
-        for i, found in zip(live, leads(live), strict=True):
+        rows = [turns[i].row(brackets[i].way * brackets[i].x) for i in live]
+        pairs = list(zip((turns[i].lever for i in live), rows, strict=True))
+        moved = [{**r, lever: r[lever] * float(np.exp(s))} for s in (0, STEP, -STEP) for lever, r in pairs]
+        costs = {name: x.reshape(3, len(live)) for name, x in held(moved).items()}
+        for k, i in enumerate(live):
+            x = brackets[i].way * brackets[i].x
+            found = lead(i, rows[k], {name: c[:, k].tolist() for name, c in costs.items()})
+            if not brackets[i].trials:
+                estimates[i] = _estimate(x, found)
             brackets[i].tell(found)
     out = []
-    for t, b, w in zip(turns, brackets, who, strict=True):
+    for t, b, w, first in zip(turns, brackets, who, estimates, strict=True):
         x, at = b.at if b.at else (float("nan"), Lead(float("nan")))
-        out.append(Followed(t, float(np.exp(x)), at.slope, w if b.at else "", at.value, b.trials))
+        out.append(Followed(t, float(np.exp(x)), at.slope, w if b.at else "", at.value, b.trials, first, not b.unsettled))
     return out
+
+
+def _estimate(x: float, found: Lead) -> float:
+    """The multiple at which a straight line through a lead comes to zero; nan where its slope says nothing."""
+    if not np.isfinite(found.value) or not np.isfinite(found.slope) or found.slope == 0:
+        return float("nan")
+    step = -found.value / found.slope
+    return float(np.exp(x + step)) if abs(step) < np.log(10.0) else float("nan")
 
 
 def turns_of(ds: xr.Dataset, against: str, levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> list[Turn]:
@@ -113,65 +137,13 @@ def turns_of(ds: xr.Dataset, against: str, levers: Mapping[str, Lever], rivals: 
     return [Turn(levers[str(n)], float(np.log(x)), rivals, float(x)) for n, row in found for x in row if np.isfinite(x)]
 
 
-def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tuple[str, ...]) -> list[Turn]:
-    """Turns of the break-even of a pair, with the first lever held at each of its multiples."""
-    points = [(float(a), float(b)) for a, b in facts["line"] if np.isfinite(float(b))]
+def pair_turns(facts: Mapping[str, Any], levers: Mapping[str, Lever], rivals: tuple[str, ...], every: int = 1) -> list[Turn]:
+    """Turns of the break-even of a pair, with the first lever held at (every so many) of its multiples."""
+    points = [(float(a), float(b)) for a, b in facts["line"] if np.isfinite(float(b))][::every]
     if not facts["pair"] or not points:
         return []
     one, two = (levers[n] for n in facts["pair"])
     return [Turn(two, float(np.log(b)), rivals, b, ((one, a),), bool(facts["rising"])) for a, b in points]
-
-
-@dataclass
-class _Rows:
-    """Rows of multiples as books, and the same with every row's lever a little larger and smaller."""
-
-    market: Market
-    rows: Sequence[Mapping[Lever, float]]
-    levers: Sequence[Lever]
-
-    def __post_init__(self) -> None:
-        def books(step: float) -> Any:
-            moved = [{**r, x: r[x] * float(np.exp(step))} for r, x in zip(self.rows, self.levers, strict=True)]
-            return self.market.books(multiplied(self.market.catalog, moved, len(moved)), len(moved))
-
-        self.middle, self.up, self.down = books(0.0), books(STEP), books(-STEP)
-
-    def costs(
-        self,
-        family: str,
-        mine: Sequence[int],
-        keys: Sequence[tuple[int, str]],
-        known: dict[tuple[int, str], Best],
-        best: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of a family's least cost in some rows (inf elsewhere), and slopes; ``known`` learns the optima.
-
-        A family whose pool is far above ``best`` in a row stays as it is in its pool. What is named or counted is looked through where
-        the search for a root begins.
-        """
-        m = self.market
-        cost, slope = np.full(len(self.rows), np.inf), np.zeros(len(self.rows))
-        if not mine:
-            return cost, slope
-        moved, pool = m.touched(family, self.middle, mine)
-        cost[mine] = np.where(moved, pool, float(m.optimum[family].cost[0]))
-        bound = np.inf if best is None else best[list(mine)] + OUT_OF_SIGHT
-        chosen = np.flatnonzero(moved & ~(pool > bound)).tolist()
-        if not chosen:
-            return cost, slope
-        rows, own = [mine[k] for k in chosen], [keys[k] for k in chosen]
-        new = [k for k, key in enumerate(own) if key not in known]
-        found = m.best(family, self.middle, rows, stacked([known.get(k, m.optimum[family]) for k in own]))
-        if new:
-            looked = m.beside(family, self.middle, [rows[k] for k in new], found.at(new))
-            order = np.arange(len(rows))
-            order[new] = len(rows) + np.arange(len(new))
-            found = stacked([found, looked]).at(order)
-        known.update({k: found.at(slice(i, i + 1)) for i, k in enumerate(own)})
-        m.learn(family, found)
-        cost[rows], slope[rows] = found.cost, m.slopes(self.up, self.middle, self.down, found, rows)
-        return cost, slope
 
 
 # --- searches from nothing --------------------------------------------------------------------------------------------------------
@@ -223,14 +195,14 @@ class Reoptimised:
         return None if np.isnan(self.before[1]) else self.before[1] > 0 > self.after[1]
 
 
-def confirmed(pair: Pair, market: Market, lever: Lever, flip: Reoptimised, limits_s: Sequence[float]) -> Reoptimised:
-    """The same flip with searches from nothing just before and just after it."""
+def confirmed(pair: Pair, held: Held, lever: Lever, flip: Reoptimised, limits_s: Sequence[float]) -> Reoptimised:
+    """The same flip with searches from nothing just before and just after it; the designs of the front remain open to both."""
     x = np.log(flip.multiple)
     steep = abs(flip.slope) if np.isfinite(flip.slope) else 0.0
     step = float(np.clip(BESIDE / steep if steep > 0 else UNKNOWN, LEAST, MOST)) * np.sign(x)
     at = [float(np.exp(y)) for y in (x - step, min(x + step, np.log(lever.most)))]
-    books = market.books(multiplied(market.catalog, [{lever: m} for m in at], len(at)), len(at))
-    kept = [np.exp(market.best(s.family, books, range(len(at)), steps=0).kept_cost) for s in (pair.leader, pair.rival)]
+    costs = held([{lever: m} for m in at])
+    kept = [np.exp(costs[s.family]) for s in (pair.leader, pair.rival)]
     sides = [(m, pair.afresh(lever, m, limits_s, (float(kept[0][i]), float(kept[1][i])))) for i, m in enumerate(at)]
     return replace(flip, before=sides[0], after=sides[1])
 
@@ -239,7 +211,7 @@ def confirmed(pair: Pair, market: Market, lever: Lever, flip: Reoptimised, limit
 
 
 def into(ds: xr.Dataset, found: Mapping[str, Sequence[Followed]], checked: Sequence[Reoptimised], lines: Mapping[str, Any]) -> xr.Dataset:
-    """The Dataset with ``flip_reoptimised``, its ``_leader`` and ``flip_followed`` (against, lever, way), and more in attributes.
+    """The Dataset with ``flip_reoptimised``, its ``_leader``, ``flip_followed``, ``flip_envelope`` (against, lever, way), and attributes.
 
     Args:
         found: By comparison. checked: Flips that searches from nothing were asked about. lines: Break-evens of pairs, by comparison.
@@ -247,17 +219,21 @@ def into(ds: xr.Dataset, found: Mapping[str, Sequence[Followed]], checked: Seque
     dims = ("against", "lever", "way")
     shape = tuple(ds.sizes[d] for d in dims)
     multiples, leaders, followed = np.full(shape, np.nan), np.full(shape, "", object), np.zeros(shape)
+    envelope = np.full(shape, np.nan)
     against, levers = list(ds["against"].values), list(ds["lever"].values)
     for name, rows in found.items():
         for r in rows:
+            if not r.settled:  # the flip of the front's designs stands
+                continue
             at = against.index(name), levers.index(r.turn.lever.name), int(r.turn.first > 0)
-            multiples[at], leaders[at], followed[at] = r.multiple, r.leader, 1.0
+            multiples[at], leaders[at], followed[at], envelope[at] = r.multiple, r.leader, 1.0, r.envelope
     plain = {"units": "1", "better": "none"}
     text = "multiple of the lever at which the ranking changes, families designed anew; nan: none within reach"
-    out = ds.drop_vars([n for n in ("flip_reoptimised", "flip_reoptimised_leader", "flip_followed") if n in ds])
+    out = ds.drop_vars([n for n in ("flip_reoptimised", "flip_reoptimised_leader", "flip_followed", "flip_envelope") if n in ds])
     out = out.assign(
         flip_reoptimised=(dims, multiples, plain | {"long_name": text}),
         flip_followed=(dims, followed, plain | {"long_name": "1 where the flip was looked for with families designed anew, else 0"}),
+        flip_envelope=(dims, envelope, plain | {"long_name": "first estimate of the same by one step of the envelope theorem"}),
         flip_reoptimised_leader=(dims, leaders, plain | {"long_name": "who is cheapest beyond the flip, families designed anew"}),
     )
     out.attrs["flips_reoptimised"] = json.dumps([row_of(r) for r in checked])

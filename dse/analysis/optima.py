@@ -38,11 +38,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which cost is minimised: a case, the owner, the limit on the time per token [s]."""
+    """Which cost is minimised: a case, the owner, the limit on the time per token [s]; ``many``: whether a hundred designs are polished."""
 
     case: Case
     scenario: str
     limit_s: float
+    many: bool = False
 
 
 def polished(
@@ -58,8 +59,9 @@ def polished(
 ) -> Finished | None:
     """One design of a family polished under a catalogue, from its decisions (and layout); None where it comes near no limit."""
     prices = as_floats(catalog.prices[asked.scenario])
+    case, limit_s = asked.case, asked.limit_s
     return polish(
-        start.shop(catalog), decisions, asked.case, prices, asked.limit_s, start.grid, layout, None, rounds, each, 0, cycles, walk
+        start.shop(catalog), decisions, case, prices, limit_s, start.grid, layout, None, rounds, each, 0, cycles, walk, asked.many
     )
 
 
@@ -72,7 +74,7 @@ def slopes(start: Start, catalog: Catalog, asked: Asked, found: Finished, levers
 
     def at(book: Catalog) -> Any:
         prices = as_floats(book.prices[asked.scenario])
-        return bundle(start.shop(book), found.decisions, asked.case, prices, asked.limit_s, found.layout)
+        return bundle(start.shop(book), found.decisions, asked.case, prices, asked.limit_s, found.layout, many=asked.many)
 
     point, middle = at(catalog)
     w = weights(middle, point)

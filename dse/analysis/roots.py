@@ -10,7 +10,7 @@ import numpy as np
 from dse.analysis.breakeven import REACH
 
 CLOSE = 2e-3  # lead below which a multiple counts as the flip, in logarithms
-TRIALS = 14  # multiples at which families are re-optimised, at most
+TRIALS, OF_A_LINE = 8, 14  # multiples at which families are re-optimised, at most; of a pair's root, which may lie on either side
 SETTLED = 0.05  # bracket in which a search that ran out of trials counts as settled
 WIDEST, NARROW = 0.7, 0.01  # largest step, and bracket that is not cut further, in logarithms of the lever
 
@@ -36,6 +36,7 @@ class Bracket:
     at: tuple[float, Lead] | None = None  # the root, once it is found
     done: bool = False
     trials: int = 0
+    unsettled: bool = False  # the trials ran out before the root, or that there is none, was known
 
     def __post_init__(self) -> None:
         self.x = min(abs(self.first), self.end)
@@ -67,6 +68,7 @@ class Bracket:
             self.done = True
             if np.isfinite(self.behind[0]) and self.behind[0] - self.ahead[0] <= SETTLED:
                 self.at = (self.way * self.behind[0], Lead(self.behind[1]))
+            self.unsettled = self.at is None
             return
         self.x = min(_next(self.x, found.value, self.way * found.slope, self.ahead, self.behind), self.end)
 
@@ -86,6 +88,7 @@ class Line:
     at: tuple[float, Lead] | None = None
     done: bool = False
     trials: int = 0
+    unsettled: bool = False
 
     def __post_init__(self) -> None:
         self.x = self.first
@@ -101,9 +104,10 @@ class Line:
             self.high = min(self.high, self.x)
         else:
             self.low = max(self.low, self.x)
-        if self.high - self.low < NARROW or self.trials >= TRIALS:
+        if self.high - self.low < NARROW or self.trials >= OF_A_LINE:
             self.done = True
             self.at = (self.x, found) if self.high - self.low < SETTLED else None
+            self.unsettled = self.at is None
             return
         step = -found.value / found.slope if np.isfinite(found.value) and (found.slope > 0) == self.rising and found.slope != 0 else np.nan
         wanted = self.x + float(np.clip(step, -WIDEST, WIDEST)) if np.isfinite(step) else np.nan

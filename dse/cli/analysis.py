@@ -18,24 +18,20 @@ def register(app: typer.Typer) -> None:
 
 def analyse_command(
     result: ResultArgument,
-    what: Annotated[str, typer.Option("--what", metavar="NAME,...", help="Analyses to run, or all; all but flips by default.")] = "",
+    what: Annotated[str, typer.Option("--what", metavar="NAME,...", help="Analyses to run; all by default.")] = "",
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the samples; that of the result by default.")] = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=2, help="Processes, 1 or 2; 2 by default.")] = 2,
     as_json: JsonOption = False,
     catalog: CatalogOption = None,
 ) -> None:
-    """Analyse a result in full: elasticities, limits, uncertainty, designs searched anew, break-evens, regret (minutes).
-
-    ``--what all`` also follows the nearest flips of a ranking with every family designed anew (a quarter of an hour).
-    """
-    from dse.analyse import LONG, WHAT, analyse
+    """Analyse a result in full: elasticities, limits, uncertainty, designs searched anew, break-evens and flips, regret (minutes)."""
+    from dse.analyse import WHAT, analyse
     from dse.cli.progress import progress
     from dse.report import write_report
     from dse.report.findings import findings
     from dse.results import save
 
-    usual = tuple(w for w in WHAT if w not in LONG)
-    asked = WHAT if what == "all" else tuple(w.strip() for w in what.split(",") if w.strip()) if what else usual
+    asked = tuple(w.strip() for w in what.split(",") if w.strip()) if what not in ("", "all") else WHAT
     wrong = [w for w in asked if w not in WHAT]
     if wrong or not asked:
         raise InputError(

@@ -19,6 +19,7 @@ from dse.report import words as W
 from dse.report.uncertainty import label
 
 SHOWN = 14  # levers in the figure
+FLAT = 1.1  # ratio of the ends of a break-even line below which it says nothing of a pair
 LISTED = 25  # rows of the table
 NOBODY = ""  # leads where neither side can be built
 
@@ -35,6 +36,7 @@ class Flip:
     high: float
     fixed: float = float("nan")  # multiple with the front's designs; nan: none within reach
     anew: bool = False  # whether families were designed anew at every multiple that was tried
+    envelope: float = float("nan")  # first estimate of that, by one step of the envelope theorem from the flip of the front's designs
 
     @property
     def moved(self) -> float:
@@ -61,6 +63,8 @@ class FlipsInfo:
                 "lever": f.lever,
                 "multiple": f.multiple,
                 "multiple_of_fixed_designs": f.fixed if np.isfinite(f.fixed) else "",
+                "multiple_of_envelope_estimate": f.envelope if np.isfinite(f.envelope) else "",
+                "designed_anew": int(f.anew),
                 "cheapest_beyond": f.leader,
                 "inside_interval": int(f.inside),
                 "low": f.low,
@@ -107,12 +111,12 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     first = _facts(ds, against)["leader"]
     anew = follows(ds)
     multiples, leaders = (table[n].transpose("lever", "way").values for n in ("flip_multiple", "flip_leader"))
-    fixed, done = multiples, np.zeros(multiples.shape, bool)
+    fixed, done, estimates = multiples, np.zeros(multiples.shape, bool), np.full(multiples.shape, np.nan)
     if anew:
         new, who, done = (
             table[n].transpose("lever", "way").values for n in ("flip_reoptimised", "flip_reoptimised_leader", "flip_followed")
         )
-        done = done > 0
+        done, estimates = done > 0, table["flip_envelope"].transpose("lever", "way").values
         multiples, leaders = np.where(done, new, fixed), np.where(done, who, leaders)
     intervals, curves = ds["lever_interval"].transpose("lever", "way").values, table["lead"].transpose("lever", "multiple").values
     for k, lever in enumerate(ds["lever"].values):
@@ -125,7 +129,7 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
         leader = str(leaders[k, way])
         leader = NOBODY if leader == first else leader  # both drop out: no chip of either can be built
         held = float(fixed[k, way]) if done[k, way] else float("nan")
-        found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, held, bool(done[k, way])))
+        found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, held, bool(done[k, way]), float(estimates[k, way])))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
     caption = _caption(first, against, found, never, anew)
     return FlipsInfo(
@@ -140,6 +144,10 @@ def times_text(multiple: float) -> str:
     ('divided by 2', 'times 3.46')
     """
     return f"times {W.number(multiple)}" if multiple >= 1 else f"divided by {W.number(1 / multiple)}"
+
+
+def _estimate(f: Flip) -> str:
+    return html.escape(times_text(f.envelope)) if np.isfinite(f.envelope) else "–"
 
 
 def _who(f: Flip) -> str:
@@ -167,7 +175,7 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str], ane
         text += (
             f". {len(again)} of these, the nearest ones, were looked for with families designed anew at every multiple: the designs of the "
             f"front alone would have put {len(far)} of them elsewhere by more than {W.percent(MOVED)} of the way. "
-            "The others are of those designs"
+            "The others are flips of the front's designs"
         )
     return text + "."
 
@@ -177,8 +185,8 @@ def pair(ds: xr.Dataset, against: str) -> PairInfo | None:
     facts = _facts(ds, against)
     known = V.attr(ds, "pairs_reoptimised", {}).get(against) or facts["line"]
     line = [(float(a), float(b)) for a, b in known if b is not None and np.isfinite(float(b))]
-    if not facts["pair"] or len(line) < 2:
-        return None
+    if not facts["pair"] or len(line) < 2 or max(y for _, y in line) < FLAT * min(y for _, y in line):
+        return None  # the second lever alone decides
     one, two = facts["pair"]
     a, b = line[0]
     z, y = line[-1]
@@ -194,7 +202,8 @@ def table(record: FlipsInfo) -> str:
     rows = [
         [
             f'<span title="{html.escape(f.lever)}">{html.escape(N.assumption(f.lever))}</span>', html.escape(times_text(f.multiple)),
-            html.escape(_who(f)), html.escape(times_text(f.fixed if f.anew else f.multiple)), "yes" if f.anew else "no",
+            html.escape(_who(f)), html.escape(times_text(f.fixed if f.anew else f.multiple)), _estimate(f),
+            "yes" if f.anew else "no",
             f"{W.number(f.low)} to {W.number(f.high)}" if np.isfinite(f.low) else "–", "yes" if f.inside else "no",
         ]
         for f in record.flips[:LISTED]
@@ -204,6 +213,7 @@ def table(record: FlipsInfo) -> str:
         "Ranking changes when it is",
         "Cheapest then",
         "With the front's designs held",
+        "One envelope step from there",
         "Families designed anew",
         "Stated interval (multiples)",
         "Inside it",
@@ -216,6 +226,7 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
     shown = record.flips[:SHOWN]
     canvas = D.Canvas(record.name, 9.5, 1.0 + 0.27 * len(shown))
     axes = canvas.figure.subplots()
+    names = {_who(f) for f in shown}
     for i, f in enumerate(shown):
         hue = D._family(f.leader)[0] if f.leader not in ("existing", NOBODY) else "#555555"
         axes.plot([1.0, f.multiple], [i, i], color=hue, lw=7, solid_capstyle="butt", alpha=0.75)
@@ -225,14 +236,17 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
             axes.plot([f.fixed], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
         if np.isfinite(f.low):
             axes.plot([f.low, f.high], [i, i], color=D.INK, lw=1.3)
-        axes.text(f.multiple, i - 0.33, f" {_who(f)}", fontsize=6, color=D.SOFT, ha="left" if f.multiple > 1 else "right", va="bottom")
+        if len(names) > 1:
+            side = "left" if f.multiple > 1 else "right"
+            axes.text(f.multiple, i - 0.33, f" {_who(f)} ", fontsize=6, color=D.SOFT, ha=side, va="bottom")
     axes.axvline(1.0, color=D.SOFT, lw=0.9)
     reach = max([2.0, *(max(x, 1 / x) for f in shown for x in (f.multiple, f.fixed) if np.isfinite(x))]) * 1.6
     axes.set(xscale="log", xlim=(1 / reach, reach), ylim=(len(shown) - 0.4, -0.8))
     D._log_axis(axes.xaxis, 1 / reach, reach)
     axes.set_yticks(range(len(shown)), [N.assumption(f.lever) for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("multiple at which the ranking changes (hollow: with the front's designs held); line: stated 90 % interval")
+    beyond = f"; beyond it: {names.pop()}" if len(names) == 1 else ""
+    axes.set_xlabel(f"multiple at which the ranking changes (hollow: front's designs held{beyond}); line: stated 90 % interval")
     axes.grid(True, axis="x")
     return canvas
 
@@ -244,7 +258,7 @@ def draw_pair(record: PairInfo) -> D.Canvas:
     x, y = [p[0] for p in record.line], [p[1] for p in record.line]
     axes.plot(x, y, color=D._family(record.leader)[0], lw=1.8, marker="o", ms=3.5)
     axes.plot([1.0], [1.0], marker="*", ms=10, color=D.INK)
-    axes.text(1.0, 1.0, "  stated values", fontsize=7.5, va="center")
+    axes.annotate("stated values", (1.0, 1.0), xytext=(9, 0), textcoords="offset points", fontsize=7.5, va="center")
     axes.set(xscale="log", yscale="log")
     D._log_axis(axes.xaxis, min([*x, 0.5]), max([*x, 2.0]))
     D._log_axis(axes.yaxis, min([*y, 0.5]), max([*y, 2.0]))

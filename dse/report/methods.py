@@ -34,12 +34,12 @@ METHODS = {
     ),
     "flips": (
         "Every assumption is multiplied alone, by up to 100 in both directions. Where the lead of the front's designs changes its sign is "
-        "where the search for the root starts (hollow marks); there and at every further multiple all families that come near are designed "
-        "anew: their real-valued variables and the batch by linear programs over exact gradients, their counts, choices and layouts one at "
-        "a time and mixed, and the front's own designs with capped power remain open to them. Newton's method takes its slope from the "
-        "envelope theorem and ends where the lead is below 0.2 %, or where the multiple is known to 1 %. Assumptions that never turn the "
-        "ranking with the front's designs are tried at both ends of their reach. The three nearest flips are searched from nothing on both "
-        "sides. Chips that exist stay as they are and choose their layouts anew."
+        "its flip with the designs held (hollow marks). The nearest of them are followed: there, all families that come near are "
+        "re-optimised, chips bred anew and polished with exact gradients and every layout, and the front's own designs with capped power "
+        "remain open to them. The envelope theorem gives the derivative of both costs, hence a first estimate of the flip; families are "
+        "re-optimised again there, and so on until the lead is below 0.2 %, or the multiple known to 1 %. The table says which flips "
+        "were followed; the others are those of the front's designs. The three nearest are searched from nothing on both sides. Chips "
+        "that exist stay as they are and choose their layouts anew."
     ),
     "regret": "Every design in its best layout for every case, at the headline's promise and owner; without burned-in designs.",
     "bands": "Bands hold 50 and 90 % of the samples, the line is the median; grey lines are the medians of the other panels.",

@@ -61,6 +61,7 @@ KERNELS = {
     "prefill_fp8": "attention, prefill (fp8 cache)",
     "mla_prefill": "latent attention, prefill",
 }
+OWNERS = {"stacked-dram": "bonded DRAM", "rom": "ROM", "nvm-pcm": "phase-change memory", "nvm-rram": "resistive memory"}
 SHARED = ("technology", "memories", "processes", "sites", "networks", "prices", "defaults", "chips")
 
 
@@ -72,17 +73,30 @@ def assumption(name: str) -> str:
     >>> assumption("constants sram: gemm.*.compute_efficiency")
     'SRAM machine, matrix products: compute efficiency'
     >>> assumption("technology power: threshold"), assumption("processes n3: leakage")
-    ('power: threshold voltage', 'n3: leakage')
+    ('power: threshold voltage', 'N3: leakage')
+    >>> assumption("constants nvidia-b200: system.factor"), assumption("prices owner-2026: volume")
+    ('B200: whole step over the sum of its parts', 'owner 2026: wafers of a design')
     """
     head, colon, value = name.partition(": ")
     kind, _, whose = head.partition(" ")
     if not colon or kind not in ("families", "constants", *SHARED):
         return name
-    owner = glossary.label(whose) if kind in ("families", "constants") else whose
+    owner = _owner(kind, whose)
     kernel, dot, leaf = value.partition(".")
     if value not in WORDS and dot and kernel in KERNELS:
         owner, value = f"{owner}, {KERNELS[kernel]}", leaf.removeprefix("*.")
     return f"{owner}: {said(value)}"
+
+
+def _owner(kind: str, whose: str) -> str:
+    """Whose number it is: a family, a chip without its maker, a memory, a process, a price list."""
+    if kind in ("families", "constants", "chips") and "-" in whose:
+        return whose.partition("-")[2].upper().replace("-", " ")
+    if kind in ("families", "constants"):
+        return glossary.label(whose)
+    if kind in ("memories", "processes"):
+        return OWNERS.get(whose, whose.upper().replace("-", " "))
+    return whose.replace("-", " ")
 
 
 def said(value: str) -> str:

@@ -14,6 +14,8 @@ from dse.report import view as V
 from dse.report import words as W
 from dse.report.uncertainty import label
 
+NONE = 5e-4  # change of a cost below which it counts as the same
+
 
 @dataclass(frozen=True)
 class RedesignInfo:
@@ -45,7 +47,7 @@ def redesign(ds: xr.Dataset) -> RedesignInfo | None:
         both = np.isfinite(chosen[i]) & np.isfinite(again[i])
         if both.any():
             change = again[i][both] / chosen[i][both] - 1
-            low, middle, high = (W.percent(float(np.quantile(change, q)), signed=True) for q in (0.05, 0.5, 0.95))
+            low, middle, high = (_change(float(np.quantile(change, q))) for q in (0.05, 0.5, 0.95))
             said.append(f"{label(f)} by {middle} in the median (90{W.NARROW}%: {low} to {high})")
     caption = (
         f"In {chosen.shape[1]} samples a search anew, which may also keep the old design at less power, changes the cost of "
@@ -58,7 +60,17 @@ def redesign(ds: xr.Dataset) -> RedesignInfo | None:
         turned = int(((first != then) & known).sum())
         caption += f" Which of the two is cheaper changes in {turned} of {int(known.sum())} samples"
         caption += f"; in {alone} of them only one of the two meets the limits." if alone else "."
+        caption += "" if turned else " So the ranking does not rest on the designs being fixed; bands of fixed designs reach too far up."
     return RedesignInfo("redesign", families, caption, f"Costs of samples by two ways. {caption}")
+
+
+def _change(share: float) -> str:
+    """A change in per cent, without a sign where it is none.
+
+    >>> _change(1e-6).replace(W.NARROW, " "), _change(-0.321).replace(W.NARROW, " ")
+    ('0 %', '−32 %')
+    """
+    return W.percent(share, signed=True) if abs(share) >= NONE else W.percent(0.0)
 
 
 def draw_redesign(record: RedesignInfo) -> D.Canvas:

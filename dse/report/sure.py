@@ -67,7 +67,7 @@ def middles_table(ds: xr.Dataset) -> str:
         shown = W.number(float(m["middle"])) if np.isfinite(float(m["middle"])) else "not feasible"
         rows.append([T.chip_of(m["family"]), W.number(m["stated"]), shown, W.number(middle), band, str(m["values"]), html.escape(most)])
     head = ["Family", "As stated", "One-sided values at their middle", "Median of the samples", "90 % band", "One-sided values of its own",
-            "Those that raise it most, alone"]  # fmt: skip
+            "Those that move it most, alone"]  # fmt: skip
     title = "USD/Mtoken at the headline. One-sided: stated at an end of its interval, so that it can move to the other side alone"
     return T.table(head, rows, "cases", title) if rows else ""
 

@@ -21,6 +21,7 @@ from dse.report import words as W
 from dse.report.labels import Label, place
 
 Row = dict[str, Any]
+SEEN = 0.005  # share of the variance below which an input is left out of a panel
 KINDS = {"estimate": "#0072B2", "fit": "#009E73", "assumption": "#D55E00", "claim": "#CC79A7", "": "#888888"}
 EXISTING, REST = "existing", "all others"
 SURE = 0.9  # probability from which a ranking is called sure
@@ -240,6 +241,7 @@ def shares(ds: xr.Dataset) -> SharesInfo | None:
         first, total = (ds[f"variance_{which}_input"].sel(output=o).values for which in ("first", "total"))
         names = [str(i) for i in ds["input"].values]
         rows = [(n, kinds.get(n, ""), float(f), float(t)) for n, f, t in zip(names, first, total, strict=True)]
+        rows = [r for r in rows if r[0] == REST or max(r[2], r[3]) >= SEEN]
         panels.append((output_label(str(o)), tuple(sorted(rows, key=lambda r: (r[0] == REST, -r[3])))))
     lead, lines = panels[min(1, len(panels) - 1)]
     name, _, alone, _ = next(r for r in lines if r[0] != REST)

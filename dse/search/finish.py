@@ -122,6 +122,7 @@ def polish(
     seed: int = 0,
     cycles: int = CYCLES,
     walk: bool = True,
+    many: bool = False,
 ) -> Finished | None:
     """Make one design as cheap as it can become, and say what its limits are worth.
 
@@ -132,7 +133,8 @@ def polish(
             batch, format). extra: Added to limits and resources (names and units of ``shadow.EXTRAS``): how a shadow price is checked.
         rounds: Of polish and layouts in turn, at most. each: Layouts polished in a round. seed: Of the points around a design.
         cycles: Of both solvers, at most; 0 takes an eighth of the time where the start is near the optimum. walk: Whether larger and
-        smaller batches of the best layout are polished as well.
+        smaller batches of the best layout are polished as well. many: Whether so many designs of this case are polished that a longer
+        compilation pays.
 
     Returns: ``Finished``; None where no layout comes near the limits.
     """
@@ -142,7 +144,7 @@ def polish(
     fixed = {v.name: float(values[v.name]) for i, v in enumerate(space.variables) if i not in free}
     added = np.array([(extra or {}).get(name, 0.0) for name in EXTRAS])
     start = {name: np.array([x]) for name, x in values.items()}
-    task = Task(shop, as_case(case), as_floats(prices), limit_s, fixed, free, added, _area(shop, start))
+    task = Task(shop, as_case(case), as_floats(prices), limit_s, fixed, free, added, _area(shop, start), many)
     rng = np.random.default_rng(seed)
     grid = grid.thinned()  # batches between are tried around the best
     table, at, batches = layout_table(case.model, grid), _start(task, values), fine_batches(grid)
@@ -184,7 +186,14 @@ def polish(
 
 
 def bundle(
-    shop: Shop, decisions: Mapping[str, Any], case: Case, prices: Prices, limit_s: float, layout: Mapping[str, Any], seed: int = 0
+    shop: Shop,
+    decisions: Mapping[str, Any],
+    case: Case,
+    prices: Prices,
+    limit_s: float,
+    layout: Mapping[str, Any],
+    seed: int = 0,
+    many: bool = False,
 ) -> tuple[np.ndarray, Slopes]:
     """A polished design's place in the cube of its free variables, and values and gradients there and just around it.
 
@@ -194,7 +203,7 @@ def bundle(
     free = free_of(shop)
     fixed = {v.name: float(values[v.name]) for i, v in enumerate(shop.space.variables) if i not in free}
     area = _area(shop, {name: np.array([x]) for name, x in values.items()})
-    task = Task(shop, as_case(case), as_floats(prices), limit_s, fixed, free, np.zeros(len(EXTRAS)), area)
+    task = Task(shop, as_case(case), as_floats(prices), limit_s, fixed, free, np.zeros(len(EXTRAS)), area, many)
     at = _start(task, values)
     return at, slopes_at(task, *_row_of(layout), around(at, BALL / 10, np.random.default_rng(seed)))
 

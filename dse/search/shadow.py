@@ -29,7 +29,8 @@ LIMITS = ("tpot", "ttft", "reticle", "interposer", "beachfront", "heat", "power"
 ACTIVE = 3e-5  # slack below which a limit takes part
 WEIGHT = 1e3  # of the sum of the weights of the cost's gradients being one
 DIRECTIONS = 20  # free variables and extras, filled up: one compiled shape for all families
-QUICK = {"xla_backend_optimization_level": 0}  # compiled in half of the time; a few milliseconds a call are enough
+QUICK = {"xla_backend_optimization_level": 0}  # compiled in two thirds of the time, for some hundred calls
+WELL = {"xla_backend_optimization_level": 1}  # six times as fast a call, for thousands of them
 FAR = 1e-3  # value over limit below which a limit is out of sight
 AT_END = 1e-6  # distance from the end of a range at which a variable counts as held by it
 
@@ -151,8 +152,7 @@ def _chips(family: str, ranges: Any, points: Any, extra: Any, *rest: Any) -> Any
     return jax.vmap(one)(points)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
-def _scores(built: Any, changes: Any, *rest: Any) -> Any:
+def _score(built: Any, changes: Any, *rest: Any) -> Any:
     """Cost and slacks of chips and their changes along each direction; the same compiled function for every family."""
 
     def one(b, change):
@@ -164,15 +164,27 @@ def _scores(built: Any, changes: Any, *rest: Any) -> Any:
     return jax.vmap(one)(built, changes)
 
 
-def assess(family: str, ranges: Any, points: np.ndarray, extra: np.ndarray, design: Sequence[Any], question: Sequence[Any]) -> Slopes:
+_scores, _scores_well = (jax.jit(_score, compiler_options=options) for options in (QUICK, WELL))
+
+
+def assess(
+    family: str,
+    ranges: Any,
+    points: np.ndarray,
+    extra: np.ndarray,
+    design: Sequence[Any],
+    question: Sequence[Any],
+    many: bool = False,
+) -> Slopes:
     """Cost, slacks and slopes at points ``(k, free)``.
 
     Args:
         design: Fixed variables, process, technology, constants, and the area over which further heat is spread [mm2].
         question: Model, workload, layout, prices, limits on time per token and to the first token [s].
+        many: Whether so much will be asked that a longer compilation pays.
     """
     built, changes = _chips(family, ranges, points, extra, *design)
-    value, slope = (np.asarray(x) for x in _scores(built, changes, *question))
+    value, slope = (np.asarray(x) for x in (_scores_well if many else _scores)(built, changes, *question))
     slope = np.moveaxis(slope, 1, 2)
     kept = [*range(len(ranges)), *range(DIRECTIONS - len(EXTRAS), DIRECTIONS)]
     return Slopes(log_cost=value[:, 0], slack=value[:, 1:], log_cost_slope=slope[:, 0][..., kept], slack_slope=slope[:, 1:][..., kept])

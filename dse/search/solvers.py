@@ -46,6 +46,7 @@ class Task:
     free: tuple[int, ...]  # positions of the variables that move
     extra: np.ndarray  # added to limits and resources
     area_mm2: float  # of silicon, over which further heat is spread
+    many: bool = False  # whether so many designs are polished in this case that a longer compilation pays
 
     @property
     def ranges(self) -> tuple[tuple[str, float, float, bool], ...]:
@@ -67,7 +68,7 @@ def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slop
     design = (task.fixed, process, task.shop.technology, task.shop.constants, task.area_mm2)
     question = (cut.trimmed(task.case.model), task.case.workload, layout, task.prices, task.limit_s * (1 - MARGIN), ttft_s * (1 - MARGIN))
     padded = np.concatenate([points, np.repeat(points[-1:], BUNDLE - len(points), axis=0)])
-    found = assess(task.shop.family, task.ranges, padded, task.extra, design, question)
+    found = assess(task.shop.family, task.ranges, padded, task.extra, design, question, task.many)
     return jax.tree.map(lambda x: x[: len(points)], found)
 
 
