@@ -201,8 +201,8 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
 
 
 FAMILIES = "families"
-FOLLOWED = {FAMILIES: 10, EXISTING: 6}  # nearest flips of a comparison that are found again with designs that follow
-EVERY = 2  # so many points of the pair's line apart are, too
+FOLLOWED = {FAMILIES: 8, EXISTING: 4}  # nearest flips of a comparison that are found again with designs that follow
+EVERY = 4  # so many points of the pair's line apart are, too
 CHECKED = 3  # nearest flips that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
 CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
@@ -259,7 +259,7 @@ def with_regret(ds: xr.Dataset, study: Study) -> xr.Dataset:
 
 
 WHAT = ("elasticity", "limits", "uncertainty", "redesign", "breakeven", "flips", "regret")
-TOGETHER = (("uncertainty", "redesign"), ("elasticity", "limits", "breakeven", "flips", "regret"))  # each half about as long as the other
+TOGETHER = (("uncertainty", "redesign", "elasticity", "limits"), ("breakeven", "flips", "regret"))  # each half about as long as the other
 
 
 def analyse(

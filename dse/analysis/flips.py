@@ -25,8 +25,8 @@ from dse.search.finish import Finished
 if TYPE_CHECKING:
     import xarray as xr
 
-AFRESH = 2048  # chips of a search that starts from nothing
-OUT_OF_SIGHT = np.log(2.0)  # of a rival's designs on the front above the cheapest rival, beyond which it is not designed anew
+AFRESH = 1024  # chips of a search that starts from nothing
+OUT_OF_SIGHT = np.log(1.5)  # of a rival's designs on the front above the cheapest rival, beyond which it is not designed anew
 STEP = 1e-2  # of differences of costs of fixed designs, in logarithms of a lever: single precision
 BESIDE, LEAST, MOST, UNKNOWN = 0.06, 0.02, 0.3, 0.1  # lead at which a flip is confirmed; how far from it, in logarithms of the lever
 

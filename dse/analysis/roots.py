@@ -64,7 +64,8 @@ class Bracket:
             self.ahead = max(self.ahead, (self.x, found.value))
         else:
             self.behind = min(self.behind, (self.x, found.value))
-        if self.behind[0] - self.ahead[0] < NARROW or self.trials >= TRIALS:
+        enough = NARROW if np.isfinite(self.behind[1]) else SETTLED  # where it drops out, no line leads there
+        if self.behind[0] - self.ahead[0] < enough or self.trials >= TRIALS:
             self.done = True
             if np.isfinite(self.behind[0]) and self.behind[0] - self.ahead[0] <= SETTLED:
                 self.at = (self.way * self.behind[0], Lead(self.behind[1]))
@@ -138,8 +139,8 @@ def _next(x: float, value: float, slope: float, ahead: tuple[float, float], behi
     """Newton's step where it stays inside of the bracket, else a straight line through its ends, else its middle."""
     (a, up), (b, down) = ahead, behind
     if np.isfinite(value) and slope < 0 and a < x - value / slope < b:
-        return x + float(np.clip(-value / slope, -WIDEST, WIDEST))
+        return x + float(np.clip(-value / slope, -max(WIDEST, x), max(WIDEST, x)))
     if not np.isfinite(b):
-        return x + WIDEST
+        return x + max(WIDEST, x)  # twice as far
     share = up / (up - down) if np.isfinite(up) and np.isfinite(down) else 1 / 2
     return a + (b - a) * float(np.clip(share, 1 / 8, 7 / 8))
