@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from dse.analysis import demand as formulas
 from dse.analysis.answers import bands, context, demand, ownership, single_user, volume
@@ -22,6 +23,7 @@ from dse.errors import InputError
 from dse.evaluate import as_floats, evaluate
 from dse.questions import built_winners, real_chips, shop_of
 from dse.report import answers as told
+from dse.report.answers.charts import likely
 from dse.results import load
 from dse.run import run_study
 from dse.search.designs import build_block, column, pad
@@ -124,6 +126,16 @@ def test_mistakes_in_analyses_are_named_all_at_once(tmp_path, catalog):
 
 
 # --- demand ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_over_demand_does_not_jump_from_stated_values_to_medians():
+    x = xr.Dataset(coords={"family": ["a", "b"], "load": [1.0, 2.0, 3.0]})
+    x["load_cost"] = (("family", "load"), np.array([[1.0, 1.0, 1.0], [5.0, 5.0, 5.0]]))
+    for name, rows in (("low", [[0.5, 0.5, 1.5], [4, 4, 4]]), ("mid", [[2, 2, 2], [6, 6, 6]]), ("high", [[3, 3, 3], [9, 9, 9]])):
+        x[f"load_cost_{name}"] = (("family", "load"), np.array(rows, float))
+    found = likely(x)["load_cost"]
+    assert found.sel(family="a").values.tolist() == [2.0, 2.0, 2.0]  # one point lies outside of its range
+    assert found.sel(family="b").values.tolist() == [5.0, 5.0, 5.0]
 
 
 def test_units_are_the_cheapest_layouts_and_evaluate_to_their_cost(ground):

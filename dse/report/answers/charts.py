@@ -24,6 +24,7 @@ BANDS = (
     "values falls outside of its range, the median of the samples takes its place, and the bracket says both."
 )
 STATED = "_stated"
+RUNNING = ("load", "users")  # along which an answer is drawn as a line
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def listed(words: Sequence[str]) -> str:
 def likely(sub: xr.Dataset) -> xr.Dataset:
     """An answer whose figures lie inside of their ranges: where one at the stated values does not, the median of the samples stands for it.
 
-    What was computed at the stated values stays under the name with ``_stated``.
+    A line over demand is of one kind throughout. What was computed at the stated values stays under the name with ``_stated``.
     """
     out = sub.copy()
     for name in [str(n) for n in sub.data_vars if {f"{n}_low", f"{n}_mid", f"{n}_high"} <= set(sub.data_vars)]:
@@ -108,6 +109,7 @@ def likely(sub: xr.Dataset) -> xr.Dataset:
             sub[f"{name}_{e}"].reindex_like(stated).broadcast_like(stated).transpose(*stated.dims) for e in ("low", "mid", "high")
         )
         outside = ((stated < low) | (stated > high)) & np.isfinite(middle)
+        outside = outside.any([d for d in RUNNING if d in stated.dims]) & np.isfinite(middle)  # else it would jump from one to the other
         out[name] = xr.where(outside, middle, stated).assign_attrs(stated.attrs)
         out[name + STATED] = stated
     return out
