@@ -107,7 +107,7 @@ def follows(ds: xr.Dataset) -> bool:
 def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     """All flips of one comparison, the nearest in each lever."""
     table = ds.sel(against=against)
-    found, never = [], []
+    found, never, gone = [], [], []
     first = _facts(ds, against)["leader"]
     anew = follows(ds)
     multiples, leaders = (table[n].transpose("lever", "way").values for n in ("flip_multiple", "flip_leader"))
@@ -121,8 +121,9 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
     intervals, curves = ds["lever_interval"].transpose("lever", "way").values, table["lead"].transpose("lever", "multiple").values
     for k, lever in enumerate(ds["lever"].values):
         if not np.isfinite(multiples[k]).any():
-            if np.isfinite(curves[k]).any():
+            if np.isfinite(curves[k]).any() or done[k].any():
                 never.append(str(lever))
+            gone += [str(lever)] if done[k].any() else []
             continue
         way = int(np.nanargmin(np.abs(np.log(multiples[k]))))
         x, low, high = float(multiples[k, way]), *(float(x) for x in intervals[k])
@@ -131,7 +132,7 @@ def flips(ds: xr.Dataset, against: str) -> FlipsInfo:
         held = float(fixed[k, way]) if done[k, way] else float("nan")
         found.append(Flip(str(lever), x, leader, bool(low <= x <= high), low, high, held, bool(done[k, way]), float(estimates[k, way])))
     found.sort(key=lambda f: abs(np.log(f.multiple)))
-    caption = _caption(first, against, found, never, anew)
+    caption = _caption(first, against, found, [n for n in never if n not in gone], gone, anew)
     return FlipsInfo(
         f"flips-{against}", against, first, tuple(found), tuple(never), caption, f"Multiples at which the ranking changes. {caption}"
     )
@@ -157,7 +158,7 @@ def _who(f: Flip) -> str:
 MOVED = 0.1  # change of a flip's distance from which designs that follow are said to matter
 
 
-def _caption(leader: str, against: str, found: list[Flip], never: list[str], anew: bool) -> str:
+def _caption(leader: str, against: str, found: list[Flip], never: list[str], gone: list[str], anew: bool) -> str:
     whom = "the other families" if against == "families" else "the chips that exist"
     inside = [f for f in found if f.inside]
     text = (
@@ -169,6 +170,8 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str], ane
         text += f". Nearest: {'; '.join(said)}"
     if never:
         text += f". No multiple within reach does it for {', '.join(never[:6])}"
+    if gone:
+        text += f". With the front's designs held, but not once designs follow, {', '.join(map(N.assumption, gone))} would do it as well"
     if found and anew:
         again = [f for f in found if f.anew]
         far = [f for f in again if not abs(f.moved - 1) <= MOVED]
