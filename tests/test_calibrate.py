@@ -281,6 +281,14 @@ def test_formats_and_chips_share_effects(plan):
     assert np.array_equal(matrix.sum(axis=1), [2, 3, 3, 2, 3, 3])
 
 
+def test_an_effect_of_one_group_or_generation_moves_no_other_chip(plan):
+    some = dataclasses.replace(plan, scatter={"fit@modern": 0.3, "fit@hopper": 0.4})
+    chips = ("nvidia-a100", "nvidia-h100", "nvidia-b200")
+    cells = [cell("gemm.bf16", chip, some, "kind@all", "fit@modern", "fit@hopper") for chip in chips]
+    matrix = maps_of(slots_of(["floor_s"], cells, some), ["floor_s"], cells)["floor_s"]
+    assert np.array_equal(matrix, [[1, 0, 0], [1, 1, 1], [1, 1, 0]])
+
+
 def test_a_chip_without_rows_takes_the_centre_or_its_peers(plan):
     chips = ("nvidia-a100", "nvidia-b200", "nvidia-gb200", "nvidia-h100")
     some = dataclasses.replace(plan, scatter={"kind@chip": 0.3, "fit@chip": 0.3})

@@ -2,7 +2,8 @@
 
 In the logarithm (or logit) a constant is a sum of effects. An effect is written ``of@by``: *of* the operators it holds for (``kind``: all
 formats and implementations that are fitted together; ``format``; ``fit``: one implementation in one format) and *by* which chips it
-differs (``all``: none; ``group``; ``generation``; ``chip``). The first effect of a leaf is its centre, with the leaf's own prior; the
+differs (``all``: none; ``group``; ``generation``; ``chip``), or which group or generation alone has it (by its name: one number for that
+one, none for other chips). The first effect of a leaf is its centre, with the leaf's own prior; the
 others scatter about zero, so that a chip without rows takes the centre and what is known of its group and generation.
 """
 
@@ -43,10 +44,12 @@ class Cell:
         """Where a leaf is fitted from on this chip, in logarithm or logit: a share of its cache counts by the size of that."""
         return leaf.base + (float(np.log(max(self.cache_byte, 1.0))) if leaf.of_cache else 0.0)
 
-    def key(self, effect: str) -> Key:
-        """What cells share the number of an effect: those with the same key."""
+    def key(self, effect: str) -> Key | None:
+        """What cells share the number of an effect: those with the same key; none where another group or generation alone has it."""
         of, by = effect.split("@")
-        where = {"all": "", "group": self.group, "generation": self.generation, "chip": self.chip}[by]
+        where = {"all": "", "group": self.group, "generation": self.generation, "chip": self.chip}.get(by, by)
+        if where == by and by not in (self.group, self.generation):
+            return None
         return ({"kind": (), "format": (self.part,), "fit": self.kernel}[of]) + (by, where)
 
 
@@ -73,7 +76,10 @@ def slots_of(names: Sequence[str], cells: Sequence[Cell], plan: Plan) -> list[Sl
         for i, cell in enumerate(cells):
             leaf = cell.free(name)
             for place, effect in enumerate(leaf.effects if leaf else ()):
-                key = (effect, *cell.key(effect))
+                own = cell.key(effect)
+                if own is None:
+                    continue
+                key = (effect, *own)
                 shared.setdefault(key, []).append(i)
                 sd[key] = plan.scatter[effect] if place or leaf is None else leaf.sd
         for key, members in shared.items():

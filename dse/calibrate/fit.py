@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import minimize
 
 from dse.calibrate.effects import Cell, Slot, cell_of, centre_row, maps_of, slots_of, unseen_row
 from dse.calibrate.plan import Fit, Plan
@@ -224,23 +224,40 @@ def problem_of(chosen: Members, plan: Plan) -> Problem:
 
 
 def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], start: np.ndarray | None = None) -> np.ndarray:
-    """The vector with the least soft-L1 loss, deterministic."""
-    x0 = np.zeros(len(problem.slots)) if start is None else start
-    found = least_squares(
-        lambda x: problem.residuals(x, weights),
-        x0,
-        jac=lambda x: problem.jacobian(x, weights),
-        loss="soft_l1",
-        f_scale=procedure["loss_scale"],
-        max_nfev=int(procedure["max_evaluations"]),
-    )
-    return found.x
+    """The vector with the least soft-L1 loss, deterministic: Newton steps in a trust region, on the small square matrix of second
+    derivatives (those of the loss exact, the curvature of the model left out), not on a row for each measurement."""
+    x0, scale = np.zeros(len(problem.slots)) if start is None else start, procedure["loss_scale"]
+    kept = np.concatenate([weights > 0, np.ones(len(x0), bool)])
+    known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def last(name: str, x: np.ndarray, of: Callable[[Any, Any], Any]) -> np.ndarray:
+        """Residuals or Jacobian at a point over the loss's scale, computed once."""
+        if name not in known or not np.array_equal(known[name][0], x):
+            known[name] = (x.copy(), of(x, weights)[kept] / scale)
+        return known[name][1]
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        r = last("residuals", x, problem.residuals)
+        return last("jacobian", x, problem.jacobian).T @ (r / np.sqrt(1.0 + r * r))
+
+    def curvature(x: np.ndarray) -> np.ndarray:
+        r, jacobian = last("residuals", x, problem.residuals), last("jacobian", x, problem.jacobian)
+        return (jacobian * ((1.0 + r * r) ** -1.5)[:, None]).T @ jacobian
+
+    options = {"gtol": procedure["steepest"], "maxiter": int(procedure["max_evaluations"])}
+    return minimize(
+        lambda x: _soft(last("residuals", x, problem.residuals)), x0, jac=gradient, hess=curvature, method="trust-exact", options=options
+    ).x
+
+
+def _soft(r: np.ndarray) -> float:
+    """Soft-L1 loss of residuals over their scale."""
+    return float((np.sqrt(1.0 + r * r) - 1.0).sum())
 
 
 def _loss(problem: Problem, x: np.ndarray, weights: np.ndarray, scale: float) -> float:
     """Soft-L1 loss over weighted rows and priors."""
-    r = problem.residuals(x, weights) / scale
-    return float((np.sqrt(1.0 + r * r) - 1.0).sum())
+    return _soft(problem.residuals(x, weights) / scale)
 
 
 def optimum(

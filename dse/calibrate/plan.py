@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dse.errors import InputError
 from dse.paths import data_dir
 from dse.units import to_si
 
+Found = TypeVar("Found")
 PLAN = Path("constants") / "_fit.toml"
 
 
@@ -90,9 +92,9 @@ class Plan:
 OF, BY = ("kind", "format", "fit"), ("all", "group", "generation", "chip")
 
 
-def _effects(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> tuple[str, ...]:
+def _effects(name: str, raw: dict[str, Any], scatter: dict[str, float], groups: Iterable[str]) -> tuple[str, ...]:
     found = raw.get("effects", ["fit@group"])
-    known = [f"{of}@{by}" for of in OF for by in BY]
+    known = [f"{of}@{by}" for of in OF for by in (*BY, *sorted(groups))]
     for place, effect in enumerate(found):
         if effect not in known or (place and effect not in scatter):
             raise InputError(
@@ -101,20 +103,24 @@ def _effects(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> tuple
     return tuple(found)
 
 
-def _leaf(name: str, raw: dict[str, Any], scatter: dict[str, float]) -> Leaf:
+def _leaf(name: str, raw: dict[str, Any], scatter: dict[str, float], groups: Iterable[str]) -> Leaf:
     fixed = "fixed" in raw
     value = to_si(float(raw["fixed"] if fixed else raw["prior"]), raw.get("unit", "1"))
-    effects, of_cache = _effects(name, raw, scatter), raw.get("of") == "cache"
+    effects, of_cache = _effects(name, raw, scatter, groups), raw.get("of") == "cache"
     return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), effects, fixed, of_cache)
 
 
-def _leaves(name: str, table: dict[str, Any], scatter: dict[str, float]) -> tuple[Leaf, ...]:
+def _known(name: str, table: Mapping[str, Found]) -> Found:
     if name not in table:
         raise InputError(f"_fit.toml: leaves — found {name!r}, allowed {', '.join(table)}")
-    own = dict(table[name])
+    return table[name]
+
+
+def _leaves(name: str, table: dict[str, Any], scatter: dict[str, float], groups: Iterable[str]) -> tuple[Leaf, ...]:
+    own = dict(_known(name, table))
     base = own.pop("base", None)
-    found = {leaf.name: leaf for leaf in _leaves(base, table, scatter)} if base else {}
-    return tuple({**found, **{k: _leaf(k, v, scatter) for k, v in own.items()}}.values())
+    found = {leaf.name: leaf for leaf in _leaves(base, table, scatter, groups)} if base else {}
+    return tuple({**found, **{k: _leaf(k, v, scatter, groups) for k, v in own.items()}}.values())
 
 
 def read_plan(folder: Path | None = None) -> Plan:
@@ -126,7 +132,9 @@ def read_plan(folder: Path | None = None) -> Plan:
     with ((folder or data_dir("hw_catalog")) / PLAN).open("rb") as file:
         raw = tomllib.load(file)
     scatter = {effect: float(sd) for effect, sd in raw["scatter"].items()}
-    fits = [Fit(f["part"], _leaves(f["leaves"], raw["leaf"], scatter), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
+    places = {*raw["groups"], *raw["generations"].values()}
+    leaves = {name: _leaves(name, raw["leaf"], scatter, places) for name in raw["leaf"]}
+    fits = [Fit(f["part"], _known(f["leaves"], leaves), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
     system = tuple(
         SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"]) for s in raw["system"]
     )
