@@ -260,6 +260,20 @@ def test_a_shared_constant_counts_once(plan):
     }
 
 
+def test_kernels_of_one_engine_stand_apart_once(plan):
+    """A chip with rows of vLLM alone lends its own constants from them: the rows count with vLLM's, and once."""
+    plain, named = (next(f for f in plan.fits if f.path == path) for path in ("decode", "decode.vllm"))
+    ours, theirs = Residual(50, 0.05, 0.1, other=0.1, other_p90=0.2), Residual(50, 0.05, 0.1, other=0.3, other_p90=0.6)
+    results = [
+        Fitted(plain, {}, {"nvidia-a100": theirs, "nvidia-b200": ours}, ran={"nvidia-a100": ("vllm",), "nvidia-b200": ("trtllm",)}),
+        Fitted(named, {}, {"nvidia-a100": theirs, "nvidia-b200": ours}, ran={"nvidia-a100": ("vllm",), "nvidia-b200": ("vllm",)}),
+    ]
+    assert left_out(results) == {
+        "decode attention": {"other": pytest.approx(0.1), "other_p90": pytest.approx(0.2)},
+        "decode attention, vLLM": {"other": pytest.approx(0.2), "other_p90": pytest.approx(0.4)},
+    }
+
+
 def cell(part: str, chip: str, plan, *effects: str) -> Cell:
     """A cell with one leaf, fitted with some effects."""
     return cell_of(Fit(part, (Leaf("floor_s", 1e-6, effects=effects, sd=1.0),), (("trtllm",),)), 0, chip, plan)

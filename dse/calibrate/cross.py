@@ -15,7 +15,7 @@ import numpy as np
 
 from dse.calibrate.engine import LEFT_OUT, SystemFit, fit_system
 from dse.calibrate.fit import Fitted, Members, problem_of, solve
-from dse.calibrate.plan import Fit, Plan
+from dse.calibrate.plan import Plan
 from dse.catalog import Catalog
 
 KINDS = {  # part of the constants -> kind of the validation
@@ -58,17 +58,26 @@ def constants_by_chip(results: Sequence[Fitted], plan: Plan) -> dict[str, dict[s
     return {chip: found[chip] for chip in sorted(found)}
 
 
-def _one_engines(fit: Fit) -> str:
-    """Attention kernels of vLLM are others in each generation: they stand apart."""
-    return ", vLLM" if fit.name == "vllm" and "attention" in kind_of(fit.part, "") else ""
+APART_ENGINE = "vllm"
+
+
+def _apart(done: Fitted, chip: str) -> str:
+    """Attention kernels of vLLM are others in each generation: they stand apart, also where a chip has no others (the A100 in decoding)."""
+    own = done.ran.get(chip, (done.fit.name,)) == (APART_ENGINE,)
+    return ", vLLM" if own and "attention" in kind_of(done.fit.part, "") else ""
 
 
 def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
     """Mean over fits and chips of median and 90th percentile with shapes, with the chip, and with its whole generation left out."""
     cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    counted = set()
     for r in results:
         for chip, residual in r.residuals.items():
-            kind = kind_of(r.fit.part, chip) + _one_engines(r.fit)
+            kind = kind_of(r.fit.part, chip) + _apart(r, chip)
+            rows = (r.fit.part, r.ran.get(chip, (r.fit.name,)), chip)
+            if rows in counted:  # a chip's own constants and those of the one implementation that it has rows of
+                continue
+            counted.add(rows)
             if kind and chip not in APART and residual.n >= ENOUGH:
                 for name in ("by_shape", "by_shape_p90", "same", "same_p90", "other", "other_p90"):
                     value = getattr(residual, name)

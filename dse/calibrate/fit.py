@@ -76,6 +76,7 @@ class Fitted:
     residuals: dict[str, Residual]
     free: tuple[frozenset[str], ...] = ()
     centres: dict[str, dict[str, float]] = field(default_factory=dict)  # by group: what a further chip of it takes
+    ran: dict[str, tuple[str, ...]] = field(default_factory=dict)  # implementations whose rows each chip has
 
 
 Members = Sequence[tuple[Fit, Sequence[Sample]]]  # fits of one kind with their rows
@@ -386,5 +387,6 @@ def run_joint(chosen: Members, plan: Plan, cross_validate: bool = True) -> list[
         own = [j for j, slot in enumerate(problem.slots) if j not in counted and slot.cells & set(place.values())]
         counted |= set(own)
         free = tuple(frozenset(problem.cells[i].chip for i in problem.slots[j].cells) for j in own)
-        found.append(Fitted(fit, {chip: made[i] for chip, i in place.items()}, residuals, free, _centres(problem, x, place)))
+        ran_of = {chip: problem.cells[i].rows for chip, i in place.items()}
+        found.append(Fitted(fit, {chip: made[i] for chip, i in place.items()}, residuals, free, _centres(problem, x, place), ran_of))
     return found
