@@ -177,7 +177,7 @@ def performance(
     other = prefill_chip if apart else None
     first = chip if other is None else other
     pre_memory, pre_kv = None, kv
-    if other is not None:
+    if other is not None or plan is not layout:
         at_once = replace(plan, batch=prompts * cut.one(plan.dp), offload=None)
         form = plan.format if plan.format is not None else default_format(first, model.native)
         pre_memory, pre_kv = memory_parts(first, model, workload, at_once, form, "prefill")  # type: ignore[arg-type]

@@ -41,6 +41,10 @@ def _parts(record: Any) -> dict[str, float | None]:
     return {f.name: _number(getattr(record, f.name)) for f in fields(record)}
 
 
+def _degrees(layout: Any) -> list[tuple[str, Any]]:
+    return [(n, x) for n in ("tp", "pp", "cp", "dp", "ep") if (x := getattr(layout, n)) is not None]
+
+
 def violations(m: Any) -> list[dict[str, Any]]:
     """Every limit that is not met: ``{limit, value, allowed, unit, message}`` each."""
     found = []
@@ -53,11 +57,16 @@ def violations(m: Any) -> list[dict[str, Any]]:
         if f.name == "memory":
             have = memory["capacity"] or 0.0
             text = f"one chip needs {need / 1e9:.4g} GB and holds {have / 1e9:.4g} GB; use more chips, fewer requests or a narrower format"
+            if need <= have:
+                text = "another part is full: a prefill instance with its weights and prompts (use more chips for it), or the host's memory"
             found.append({"limit": "memory", "value": need, "allowed": have, "unit": "byte", "message": text})
         else:
             text = f"{f.name} is exceeded by {-slack:.1%} of its limit"
             if f.name == "divisibility":
-                text = "a degree exceeds what it divides: tp the heads, pp the layers, ep the stage or the experts"
+                asked = ", ".join(f"{n} {float(np.asarray(x)):g}" for n, x in _degrees(m.layout))
+                text = (
+                    f"a degree of {asked} exceeds what it divides: tp the heads, pp the layers, ep the experts and the stage, tp x cp x dp"
+                )
             found.append({"limit": f.name, "value": 1.0 - slack, "allowed": 1.0, "unit": LIMIT_UNITS[f.name], "message": text})
     if m.arrivals is not None and float(m.arrivals.load) >= 1.0:
         text = "requests arrive faster than they can be served; fewer arrivals, a larger batch or more chips"

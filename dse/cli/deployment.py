@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from dse.types import Arrivals, Deployment, Speculation, Workload
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
+PREFILL_DEGREES = ("tp", "dp", "ep")
 CONSTANTS = ("calibrated", "ideal")
 DEFAULT_PRICES = "owner-2026"
 SHORT = {name: f"layout.{name}" for name in (*DEGREES, "batch")} | {"isl": "workload.input_tokens", "osl": "workload.output_tokens"}
 SERVED = (  # told where given
-    "arrivals load input_cv output_cv prefill_chip prefill_tp draft draft_tokens acceptance samples kv_offload redundant_experts quality"
-).split()
+    *("arrivals load input_cv output_cv prefill_chip prefill_tp prefill_dp prefill_ep prefix uneven_routing".split()),
+    *("draft draft_tokens acceptance samples kv_offload redundant_experts quality".split()),
+)
 ONE_PHASE = ("decode", "prefill")  # kinds of serving in which the number of output tokens does not count
 
 
@@ -49,6 +51,10 @@ class Asked:
     output_cv: float | None = None
     prefill_chip: str | None = None
     prefill_tp: float | None = None
+    prefill_dp: float | None = None
+    prefill_ep: float | None = None
+    prefix: float | None = None
+    uneven_routing: float | None = None
     draft: str | None = None
     draft_tokens: float | None = None
     acceptance: float | None = None
@@ -79,6 +85,10 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     guessed = attempt(speculation_of, asked, catalog)
     other = attempt(_prefill_chip, asked, catalog)
     problems += _choices(asked)
+    if workload is not None and asked.prefix is not None and not 0 <= asked.prefix <= workload.input_tokens:
+        problems.append(f"--prefix — {_found(asked.prefix)}, allowed 0 to the input of {workload.input_tokens:g} tokens")
+    if model is not None and asked.redundant_experts and not any(float(g.ffn.experts or 0.0) for g in catalog.models[model].groups):
+        problems.append(f"--redundant-experts — {_found(asked.redundant_experts)}, allowed with a mixture of experts, which {model} is not")
     if problems:
         raise InputError(problems)
     hardware = ideal_or_not(catalog.chips[chip], asked.constants)
@@ -94,7 +104,13 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
         workload = replace(workload, speculation=guessed)
     if asked.samples is not None:
         workload = replace(workload, samples=float(asked.samples))
-    plan = None if asked.prefill_tp is None else Layout(tp=float(asked.prefill_tp), format=name)
+    if asked.prefix is not None:
+        workload = replace(workload, shared_prefix_tokens=float(asked.prefix))
+    if asked.uneven_routing is not None:
+        workload = replace(workload, uneven_routing=float(asked.uneven_routing))
+    apart = {d: getattr(asked, f"prefill_{d}") for d in PREFILL_DEGREES}
+    given = {d: float(x) for d, x in apart.items() if x is not None}
+    plan = Layout(**given, format=name) if given else None
     made = Deployment(
         prefill_layout=plan,
         prefill_chip=None if other is None else ideal_or_not(catalog.chips[other], asked.constants),
@@ -177,11 +193,12 @@ def speculation_of(asked: Asked, catalog: Catalog) -> Speculation | None:
 
 def _prefill_chip(asked: Asked, catalog: Catalog) -> str | None:
     """The id of the chip that prefills, where it is another. Raises InputError."""
-    wrong = [n for n, x in (("--prefill-chip", asked.prefill_chip), ("--prefill-tp", asked.prefill_tp)) if x is not None]
+    degrees = {f"--prefill-{d}": getattr(asked, f"prefill_{d}") for d in PREFILL_DEGREES}
+    wrong = [n for n, x in (("--prefill-chip", asked.prefill_chip), *degrees.items()) if x is not None]
     if wrong and asked.serving != "disaggregated":
         raise InputError(f"{wrong[0]} — found with {asked.serving} serving, allowed with disaggregated")
-    if asked.prefill_tp is not None and not _above(asked.prefill_tp, 0):
-        raise InputError(f"--prefill-tp — {_found(asked.prefill_tp)}, allowed a number from 1")
+    if problems := [f"{n} — {_found(x)}, allowed a whole number from 1" for n, x in degrees.items() if x is not None and not _whole(x)]:
+        raise InputError(problems)
     return None if asked.prefill_chip is None else _entry(catalog, "chips", asked.prefill_chip, "--prefill-chip")
 
 
@@ -226,6 +243,10 @@ def _above(value: float | None, least: float) -> bool:
     return value is not None and math.isfinite(value) and value > least
 
 
+def _whole(value: float) -> bool:
+    return math.isfinite(value) and value >= 1 and value == math.floor(value)
+
+
 def _choices(asked: Asked) -> list[str]:
     """Wrong numbers of the layout and unknown words."""
     from dse import glossary
@@ -240,9 +261,15 @@ def _choices(asked: Asked) -> list[str]:
         if given is not None and given not in allowed
     ]
     degrees = [(f"--{name}", getattr(asked, name)) for name in DEGREES]
-    problems += [f"{name} — {_found(n)}, allowed a number from 1" for name, n in degrees if not (math.isfinite(n) and n >= 1)]
+    problems += [f"{name} — {_found(n)}, allowed a whole number from 1" for name, n in degrees if not _whole(n)]
+    stage = asked.tp * asked.cp * asked.dp
+    if asked.ep < stage and stage % asked.ep:
+        problems.append(f"--ep — {_found(asked.ep)}, allowed a divisor of tp x cp x dp = {stage:g}")
+    if asked.samples is not None and not _above(asked.samples, 1 - EPSILON):
+        problems.append(f"--samples — {_found(asked.samples)}, allowed a number of answers from 1")
     shares = (
         ("--kv-offload", asked.kv_offload, 0.0, "a share of the cache from 0 to 1"),
+        ("--uneven-routing", asked.uneven_routing, 0.0, "0 (balanced) to 1 (power law)"),
         ("--quality", asked.quality, EPSILON, "a worth above 0, at most 1"),
     )
     if asked.redundant_experts is not None and not _above(asked.redundant_experts, -EPSILON):

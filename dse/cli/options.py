@@ -35,6 +35,18 @@ PrefillChip = Annotated[str | None, typer.Option("--prefill-chip", metavar="ID",
 PrefillTp = Annotated[
     float | None, typer.Option("--prefill-tp", metavar="N", help="Disaggregated: tensor parallel degree of a prefill instance.")
 ]
+PrefillDp = Annotated[
+    float | None, typer.Option("--prefill-dp", metavar="N", help="Disaggregated: attention data parallel degree of a prefill instance.")
+]
+PrefillEp = Annotated[
+    float | None, typer.Option("--prefill-ep", metavar="N", help="Disaggregated: expert parallel degree of a prefill instance.")
+]
+Prefix = Annotated[
+    float | None, typer.Option("--prefix", metavar="N", help="Tokens of the input that all requests share and that are cached already.")
+]
+Uneven = Annotated[
+    float | None, typer.Option("--uneven-routing", metavar="X", help="Load of experts: 1 a power law, as measured (default); 0 balanced.")
+]
 Draft = Annotated[str | None, typer.Option("--draft", metavar="ID", help="Speculative decoding: draft model, or self (an extra layer).")]
 DraftTokens = Annotated[float | None, typer.Option("--draft-tokens", metavar="N", help="Tokens drafted in a step.")]
 Acceptance = Annotated[float | None, typer.Option("--acceptance", metavar="X", help="Probability that a drafted token is accepted.")]

@@ -17,6 +17,7 @@ References: kleinrock1975, bonald-proutiere-2003, wilson-hilferty-1931, foss-201
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,13 +70,16 @@ def waits(q: Stream) -> Waits:
         f = first(q, c, marginal + fixed * single, mean_of(fixed) * (1.0 - single), chunks, weights)
         return share, c, f, answers(q, c, f, share)
 
-    def improve(_: Number, guess: tuple[Number, ...]) -> tuple[Number, ...]:
-        _, _, f, t = once(*guess)
+    def improve(_: Number, known: tuple[Any, Any]) -> tuple[Any, Any]:
+        found = once(*known[0])
+        _, _, f, t = found
         company = jnp.maximum(jnp.minimum(q.rate_per_s * f.seen_s, 1.0 / chunks), TINY)  # prompts beside one's own in a step
-        return -jnp.expm1(-company) / company, t.sat_out_s, mean_of(f.own_s) + 2.0 * f.behind_s
+        return (-jnp.expm1(-company) / company, t.sat_out_s, mean_of(f.own_s) + 2.0 * f.behind_s), found
 
     nothing = jnp.zeros_like(mean_of(fixed) * q.rate_per_s * q.output_tokens)
-    share, c, f, t = once(*jax.lax.fori_loop(0, ROUNDS, improve, (nothing + 1.0, nothing, nothing)))
+    guess = nothing + 1.0, nothing, nothing
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(once, *guess))
+    share, c, f, t = jax.lax.fori_loop(0, ROUNDS + 1, improve, (guess, blank))[1]  # the last round answers; compiled once
     if q.ahead is not None:
         f = after(f, q.ahead, weights)
     return Waits(

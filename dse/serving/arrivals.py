@@ -74,10 +74,8 @@ def stream_of(
 
     context, unlike = _contexts(workload, a)
 
-    def decoding(requests: Number) -> tuple[Number, Number]:
-        busy = replace(layout, batch=requests * width)
-        usual, longer = (token_step(mc, model, workload, busy, c, kv).time.total for c in (context, context + unlike))
-        return usual, longer - usual
+    def decoding(requests: Number, seen: Number) -> Number:
+        return token_step(mc, model, workload, replace(layout, batch=requests * width), seen, kv).time.total
 
     def prefilling(tokens: Number, prompts: Number) -> Number:
         one = replace(workload, input_tokens=tokens + isl - cut.fresh_tokens(workload))
@@ -86,7 +84,10 @@ def stream_of(
     tokens = queueing.lengths(cut.fresh_tokens(workload) + shape, a.input_cv + shape)
     pairs = jax.vmap(prefilling)(jnp.concatenate([tokens, tokens]), jnp.concatenate([0.0 * tokens + 1.0, 0.0 * tokens + 2.0]))
     alone, pair = jnp.split(pairs, 2)
-    steps, rise = jax.vmap(decoding)(queueing.counts(slots))
+    number = queueing.counts(slots)
+    usual, wide = (jnp.broadcast_to(x, number.shape) for x in (context, context + unlike))
+    steps, longer = jnp.split(jax.vmap(decoding)(jnp.concatenate([number, number]), jnp.concatenate([usual, wide])), 2)
+    rise = longer - steps
     if before is not None:
         return *_decoding_stream(mc, model, workload, layout, a, before, slots, uneven, steps, rise, tokens), spare
     whole = jnp.sum(queueing.length_weights(alone) * alone, axis=0)
