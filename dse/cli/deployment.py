@@ -109,7 +109,7 @@ def deployment(asked: Asked, catalog: Catalog) -> tuple[Deployment, dict[str, An
     if asked.uneven_routing is not None:
         workload = replace(workload, uneven_routing=float(asked.uneven_routing))
     apart = {d: getattr(asked, f"prefill_{d}") for d in PREFILL_DEGREES}
-    given = {d: float(x) for d, x in apart.items() if x is not None}
+    given: dict[str, Any] = {d: float(x) for d, x in apart.items() if x is not None}
     plan = Layout(**given, format=name) if given else None
     made = Deployment(
         prefill_layout=plan,
