@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import gammaln
 
 from dse.equations.quantiles import column, length_weights, row
@@ -17,7 +16,9 @@ from dse.types import Number, pytree
 COUNTED = 64  # whole numbers of requests that are summed one by one from 1; above, the grid widens with the cube
 KNOWN = (0, 1, 2, 3, 4, 6, 8, 11, 14, 18, 23, 29, 35, 42, 49, 56, 64)  # of the grid, where a step is evaluated
 COUNTS = len(KNOWN)
-BELOW = np.repeat(np.arange(COUNTS - 1), np.diff(KNOWN))  # for each point of the grid but the last, the known one at or below it
+BELOW = tuple(
+    sum(known <= i for known in KNOWN) - 1 for i in range(COUNTED)
+)  # for each point of the grid but the last, the known one at or below it
 BUSIEST = 0.995  # loads are held below this, so that the answer stays finite beyond saturation
 
 
@@ -62,7 +63,8 @@ def grid(slots: Number) -> Number:
 
 def finer(table: Number, k: Number) -> Number:
     """The table at ``KNOWN`` points of the grid ``k`` on all of it, by straight lines."""
-    below, a, b = BELOW, np.asarray(KNOWN)[BELOW], np.asarray(KNOWN)[BELOW + 1]
+    below = jnp.asarray(BELOW)
+    a, b = jnp.asarray(KNOWN)[below], jnp.asarray(KNOWN)[below + 1]
     share = (k[:-1] - k[a]) / jnp.maximum(k[b] - k[a], TINY)
     return jnp.concatenate([table[below] + share * (table[below + 1] - table[below]), table[-1:]])
 
