@@ -81,7 +81,7 @@ def slots_of(names: Sequence[str], cells: Sequence[Cell], plan: Plan) -> list[Sl
                     continue
                 key = (effect, *own)
                 shared.setdefault(key, []).append(i)
-                sd[key] = plan.scatter[effect] if place or leaf is None else leaf.sd
+                sd[key] = leaf.spread * plan.scatter[effect] if place and leaf else leaf.sd if leaf else 0.0
         for key, members in shared.items():
             slot = (name, frozenset(members))
             found[slot] = float(np.hypot(found.get(slot, 0.0), sd[key]))

@@ -28,6 +28,7 @@ class Leaf:
     effects: tuple[str, ...] = ("fit@group",)
     fixed: bool = False
     of_cache: bool = False  # the prior's centre is a share of the chip's last-level cache
+    spread: float = 1.0  # times which the scatter of its effects about zero is the plan's
 
     @property
     def base(self) -> float:
@@ -107,7 +108,7 @@ def _leaf(name: str, raw: dict[str, Any], scatter: dict[str, float], groups: Ite
     fixed = "fixed" in raw
     value = to_si(float(raw["fixed"] if fixed else raw["prior"]), raw.get("unit", "1"))
     effects, of_cache = _effects(name, raw, scatter, groups), raw.get("of") == "cache"
-    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), effects, fixed, of_cache)
+    return Leaf(name, value, bool(raw.get("share")), float(raw.get("sd", 1.0)), effects, fixed, of_cache, float(raw.get("spread", 1.0)))
 
 
 def _known(name: str, table: Mapping[str, Found]) -> Found:
