@@ -93,9 +93,9 @@ def draw(seed: int, catalog: Any, count: int = COUNT) -> list[Case]:
             layout=Layout(batch=slots, **degrees),
             prices=catalog.prices["owner-2026"],
         )
-        if bool(asked(made, RARE, input_cv, output_cv).feasible):
-            text = " ".join(f"{k}={v:g}" if isinstance(v, float) else v for k, v in degrees.items())
-            case = Case(f"{chip} {model} {text} b={slots:g}", made, input_cv, output_cv, load)
+        text = " ".join(f"{k}={v:g}" if isinstance(v, float) else v for k, v in degrees.items())
+        case = Case(f"{chip} {model} {text} b={slots:g}", made, input_cv, output_cv, load)
+        if bool(asked(case, RARE).feasible):
             cases.append(case)
             validated += not outside(case)
     return cases
@@ -104,13 +104,14 @@ def draw(seed: int, catalog: Any, count: int = COUNT) -> list[Case]:
 def outside(case: Case) -> list[str]:
     """What the model says of its own answer: empty where it calls it validated."""
     job = job_of(case)
-    said = asked(case.deployment, job.rate_per_s * job.ranks, case.input_cv, case.output_cv)
+    said = asked(case, job.rate_per_s * job.ranks)
     return list(said.as_dict()["arrivals"]["outside"])
 
 
-def asked(d: Deployment, rate: float, input_cv: float, output_cv: float) -> Any:
+@functools.cache
+def asked(case: Case, rate: float) -> Any:
     """The model's answer at an arrival rate: one compiled function a system."""
-    return evaluate(replace(d, arrivals=Arrivals(rate_per_s=rate, input_cv=input_cv, output_cv=output_cv)))
+    return evaluate(replace(case.deployment, arrivals=Arrivals(rate_per_s=rate, input_cv=case.input_cv, output_cv=case.output_cv)))
 
 
 @jax.jit
@@ -135,7 +136,7 @@ def job_of(case: Case) -> Job:
     tokens = np.exp(np.linspace(0.0, np.log(isl * 30.0), 4 * NODES))
     prompts = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
     decode, prefill = (np.asarray(x) for x in _tables(d, counts, contexts, tokens, prompts))
-    free = asked(case.deployment, RARE, case.input_cv, case.output_cv).memory_byte_per_chip
+    free = asked(case, RARE).memory_byte_per_chip
     per_token = float(cut.cache_byte(d.model, isl + osl, d.layout, named(case))) / (isl + osl)
     made = Job(
         name=case.name,
@@ -161,7 +162,7 @@ def job_of(case: Case) -> Job:
 
 def named(case: Case) -> Any:
     """The format that the case computes in."""
-    return asked(case.deployment, RARE, case.input_cv, case.output_cv).format
+    return asked(case, RARE).format
 
 
 def most_per_s(job: Job) -> float:
@@ -230,7 +231,7 @@ def simulated_once(job: Job, requests: int, seed: int = 7) -> tuple[dict[str, fl
 def predicted(case: Case) -> dict[str, float]:
     """What the model says of the same users; the fixed time of the host, which the simulation leaves out, is taken off."""
     d, job = case.deployment, job_of(case)
-    m = asked(d, job.rate_per_s * job.ranks, case.input_cv, case.output_cv)
+    m = asked(case, job.rate_per_s * job.ranks)
     a, host = m.arrivals, float(d.chip.kernels.system.first_token_s)
     tpot = [m.tpot_s, a.tpot_p50_s, a.tpot_p90_s, a.tpot_p99_s]
     ttft = [float(x) - host for x in (m.ttft_s, a.ttft_p50_s, a.ttft_p90_s, a.ttft_p99_s)]

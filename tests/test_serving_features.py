@@ -171,7 +171,7 @@ def test_a_workload_file_may_guess_tokens_and_a_search_uses_it(tmp_path):
     chip, model, prices = known.chips["nvidia-h100-sxm"], known.models["llama-3-8b"], known.prices["owner-2026"]
     one = replace(w, samples=None)
     layout, m = best_layouts(chip, model, one, prices, grid=grid)
-    again = dse.evaluate(dse.Deployment(chip=chip, model=model, workload=one, layout=layout, prices=prices))
+    again = plain(dse.Deployment(chip=chip, model=model, workload=one, layout=layout, prices=prices))
     assert float(m.tpot_s) == pytest.approx(float(again.tpot_s))
     d = dse.Deployment(chip=chip, model=model, workload=replace(one, speculation=None), layout=layout, prices=prices)
     assert float(m.usd_per_million_output_token) < float(plain(d).usd_per_million_output_token)
@@ -334,9 +334,9 @@ def test_arrivals_of_disaggregated_serving_agree_with_two_stations_in_a_row(cat)
         prices=cat.prices["owner-2026"],
         serving="disaggregated",
     )
-    probe = dse.evaluate(replace(d, arrivals=Arrivals(rate_per_s=1.0, input_cv=0.8, output_cv=0.8)))
+    probe = plain(replace(d, arrivals=Arrivals(rate_per_s=1.0, input_cv=0.8, output_cv=0.8)))
     rate = 0.6 / float(probe.arrivals.load)
-    seen = dse.evaluate(replace(d, arrivals=Arrivals(rate_per_s=rate, input_cv=0.8, output_cv=0.8)))
+    seen = plain(replace(d, arrivals=Arrivals(rate_per_s=rate, input_cv=0.8, output_cv=0.8)))
     busy = 0.6 * float(d.chip.kernels.system.prefill_load)
     ttft, tpot = two_stations(d, rate, busy, 0.8, 0.8, 30_000)
     host = float(d.chip.kernels.system.first_token_s)
