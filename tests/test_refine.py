@@ -17,7 +17,7 @@ from dse.search.shards import FINISH, LOOK, ROUND, Plan, points_of
 from dse.study import read_study
 
 STUDY, FAMILY, LIMITS = "gpu_vs_sram_vs_asic", "stacked_dram", (0.02, 0.005)
-ROUNDS = 100  # as many as a study gives its headline
+ROUNDS = 75  # three quarters of what a study gives its headline
 
 
 @pytest.fixture(scope="module")

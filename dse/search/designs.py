@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dse.chips import FAMILIES
@@ -88,11 +89,49 @@ def alike(chips: Chip, n: int) -> Chip:
     return jax.tree.unflatten(tree, [np.broadcast_to(x, (n, 1)) if v else x for x, v in zip(leaves, _varying(tree), strict=True)])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _varied(family: str, values: Mapping[str, Any], process: Process, technology: Technology, constants: FamilyConstants) -> list[Any]:
+    """Leaves of the chips of a block that differ from chip to chip, as columns."""
+    chip = FAMILIES[family].build(values, process, technology, constants).chip
+    return [jnp.reshape(x, (-1, 1)) for x in jax.tree.leaves(chip) if jnp.ndim(x)]
+
+
+class Builder:
+    """Chips of one shape of block for the search, ``alike``, in single precision but for the slacks; what they share is built once."""
+
+    def __init__(self, shop: Shop, size: int) -> None:
+        self.shop, self.size = shop, size
+        self._tree: Any = None
+        self._single: list[bool] = []  # leaves in single precision
+        self._fixed: list[Any] = []  # None where the chips differ
+
+    def __call__(self, values: Mapping[str, np.ndarray]) -> Chip:
+        """The chips of at most so many designs, the last one repeated to fill the block."""
+        full = pad(values, self.size)
+        if self._tree is None:
+            chip = build_block(self.shop, full).chip
+            leaves, self._tree = jax.tree.flatten(chip)
+            self._single = [not p.startswith(".slack") for p in _paths(self._tree)]
+            spread = jax.tree.leaves(alike(column(chip, self.size), self.size))
+            self._fixed = [None if np.ndim(x) else self._cast(y, i) for i, (x, y) in enumerate(zip(leaves, spread, strict=True))]
+        shop = self.shop
+        found = _varied(shop.family, full, take(shop.processes, full["node"]), shop.technology, shop.constants)
+        varied = iter(found)
+        return jax.tree.unflatten(self._tree, [self._cast(next(varied), i) if x is None else x for i, x in enumerate(self._fixed)])
+
+    def _cast(self, x: Any, i: int) -> np.ndarray:
+        return np.asarray(x, np.float32 if self._single[i] else np.float64)
+
+
+def _paths(tree: Any) -> list[str]:
+    paths = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tree, range(tree.num_leaves)))[0]
+    return [jax.tree_util.keystr(path) for path, _ in paths]
+
+
 @functools.lru_cache(maxsize=16)
 def _varying(tree: Any) -> tuple[bool, ...]:
     """Which leaves some families vary, by their paths."""
-    paths = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tree, range(tree.num_leaves)))[0]
-    return tuple(jax.tree_util.keystr(path).startswith(VARYING) for path, _ in paths)
+    return tuple(path.startswith(VARYING) for path in _paths(tree))
 
 
 def pad(values: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
@@ -149,12 +188,11 @@ def block_scorer(shop: Shop, questions: Questions, grid: Grid, size: int):
     """Scorer of design values for ``run_shard``: builds the block, padded to one shape, and scores it on the thinned grid."""
 
     thin = grid.thinned()
-    known, memo = tables(questions.cases, thin), Memo()
+    known, memo, build = tables(questions.cases, thin), Memo(), Builder(shop, size)
 
     def evaluate_block(values: dict[str, np.ndarray]) -> Scores:
         n = len(next(iter(values.values())))
-        chips = alike(column(build_block(shop, pad(values, size)).chip, size), size)
-        scores = score(chips, size, questions, thin, known, memo)
+        scores = score(build(values), size, questions, thin, known, memo)
         return replace(
             scores, costs=scores.costs[:n], values=scores.values[:n], constraints={k: v[:n] for k, v in scores.constraints.items()}
         )

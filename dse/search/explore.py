@@ -8,12 +8,13 @@ jump. Anytime, deterministic for a seed, and independent of how fast the machine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 KEEP = 2  # chips kept for each cell
+Mend = Callable[[np.ndarray, np.ndarray], np.ndarray]  # mothers and children (n, d) to better children
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,13 @@ def add(archive: Archive, points: np.ndarray, costs: np.ndarray, tpot: np.ndarra
     return replace(archive, points=points[kept], costs=costs[kept], tpot=tpot[kept]), entered
 
 
-def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: int, ends: float = 0.0) -> np.ndarray:
+def breed(
+    archive: Archive, rng: np.random.Generator, count: int, dimensions: int, ends: float = 0.0, mend: Mend | None = None
+) -> np.ndarray:
     """Children in the unit cube: a differential step, a mutation at any scale, or a crossing with one, in equal parts; a few at random.
 
     Mothers are drawn by cell, so that every cell (not only the cheapest) breeds; some are any chip of the archive. A step over the end of
-    a range is reflected there, but for the share ``ends`` of them, which stop at the end.
+    a range is reflected there, but for the share ``ends`` of them, which stop at the end. ``mend`` has the last word.
     """
     fresh = rng.random((count, dimensions))
     if not len(archive):
@@ -118,7 +121,8 @@ def breed(archive: Archive, rng: np.random.Generator, count: int, dimensions: in
     reflected = np.abs(children)
     reflected = np.where(reflected > 1.0, 2.0 - reflected, reflected)
     children = np.where(chance(ends), np.clip(children, 0.0, 1.0), reflected) if ends > 0.0 else reflected
-    return np.clip(np.where(rng.random((count, 1)) < RANDOM, fresh, children), 0.0, 1.0)
+    children = np.clip(np.where(rng.random((count, 1)) < RANDOM, fresh, children), 0.0, 1.0)
+    return children if mend is None else mend(mother, children)
 
 
 STEPS = (1e-3, 0.5)  # smallest and largest spread of a mutation in the unit cube: polish to explore

@@ -8,6 +8,7 @@ that are driven over the end of their range stay there, because optima lie on en
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dse.search import explore
-from dse.search.designs import Questions, Shop, alike, build_block, column, pad
+from dse.search.designs import Builder, Questions, Shop
 from dse.search.finalists import fine_batches, nearest
 from dse.search.kernel import SLICE
 from dse.search.layouts import Case, Grid, Memo, layout_table, screen
+from dse.search.mend import mended
 from dse.search.shards import canonical
 
 RENEW = 25  # rounds after which the ways of cutting the model are chosen anew
@@ -55,6 +57,7 @@ class _Bench:
 
     def __init__(self, shop: Shop, question: Question, grid: Grid, block: int) -> None:
         self.shop, self.question, self.block, self.evaluations = shop, question, block, 0
+        self.build = Builder(shop, block)
         self.thin = grid.thinned()
         self.batches = fine_batches(grid.thinned())
         self.wide = [layout_table(case.model, self.thin) for case, _ in question.cases]
@@ -62,7 +65,7 @@ class _Bench:
         self.fine: list[tuple[Grid, np.ndarray]] = []
 
     def _chips(self, cube: np.ndarray):
-        return alike(column(build_block(self.shop, pad(self.shop.space.decode(cube), self.block)).chip, self.block), self.block)
+        return self.build(self.shop.space.decode(cube))
 
     def look(self, cube: np.ndarray) -> None:
         """Choose layouts and formats: around those of the best chip under each limit, then around those that are best for most chips."""
@@ -167,7 +170,7 @@ def refine(
             for a in range(0, len(points), block):
                 archive, _ = explore.add(archive, points[a : a + block], *bench.score(points[a : a + block]))
             points = rng.random((block, space.dimension))
-        cube = explore.breed(archive, rng, block, space.dimension, ENDS)
+        cube = explore.breed(archive, rng, block, space.dimension, ENDS, functools.partial(mended, shop))
         archive, _ = explore.add(archive, cube, *bench.score(cube))
     lead = explore.leaders(archive.costs, keep=1)
     _, _, points = canonical(space, archive.points[lead])
