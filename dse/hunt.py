@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -155,15 +156,25 @@ def work_off(study: Study, storage: str, budget: int | None, seed: int | None, o
             yield shard.label, search_shard(shard, hunt, study, catalog, lambda *_: None).counts["chips_screened"]
 
 
+@contextmanager
+def crew(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes that work on a run beside this one; None for a single one."""
+    if workers <= 1:
+        yield None
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:  # ends quietly
+        yield pool
+
+
 @functools.lru_cache(maxsize=1)
-def _read(study_path: str, overlay: str | None) -> tuple[Study, Catalog]:
+def read_again(study_path: str, overlay: str | None) -> tuple[Study, Catalog]:
     """Study and catalogue, once in a process."""
     return read_study(study_path), load_catalog(overlay)
 
 
 def _worker(shard: Shard, hunt: Hunt, until: int | None) -> tuple[str, Found]:
     """A shard in a process of its own; everything but the ledger is made anew there."""
-    study, catalog = _read(hunt.study_path, hunt.overlay)
+    study, catalog = read_again(hunt.study_path, hunt.overlay)
     return shard.label, search_shard(shard, hunt, study, catalog, lambda *_: None, until)
 
 
@@ -172,7 +183,7 @@ def search_all(
     shards: Sequence[Shard],
     catalog: Catalog,
     hunt: Hunt,
-    workers: int,
+    pool: ProcessPoolExecutor | None,
     progress: Progress,
     picture: Picture,
     deadline: float | None,
@@ -180,7 +191,7 @@ def search_all(
     """What all shards found, and what was counted.
 
     Args:
-        catalog: As read. workers: Processes. picture: Told what the first look saw.
+        catalog: As read. pool: Processes that search (None: this one). picture: Told what the first look saw.
         deadline: On the monotonic clock; the search is cut there.
     """
     found: dict[str, Found] = {}
@@ -193,17 +204,18 @@ def search_all(
         if looks and any(np.isfinite(c).any() for c in costs.values()):
             picture(costs)
 
-    if workers > 1 and len(shards) > 1:
+    if pool is not None and len(shards) > 1:
         if not hunt.is_file:
             open_storage(hunt.where)  # a database gets its tables before two processes ask for them
-        with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:  # ends quietly
-            for until in (1, None) if looks else (None,):
-                for n, done in enumerate(as_completed([pool.submit(_worker, s, hunt, until) for s in shards]), 1):
-                    label, result = done.result()
-                    found[label] = result
-                    progress(n * hunt.chips if until is None else 0, len(shards) * hunt.chips, label)
-                if until is not None:
-                    seen()
+        for until in (1, None) if looks else (None,):
+            # the longest first, as far as the first look tells, so that no process waits long for the last one
+            order = sorted(shards, key=lambda s: -found[s.label].counts["evaluations"] if s.label in found else 0)
+            for n, done in enumerate(as_completed([pool.submit(_worker, s, hunt, until) for s in order]), 1):
+                label, result = done.result()
+                found[label] = result
+                progress(n * hunt.chips if until is None else 0, len(shards) * hunt.chips, label)
+            if until is not None:
+                seen()
     else:
         for until in (1, None) if looks else (None,):
             late = _in_turn(study, shards, catalog, hunt, until, found, progress, deadline) or late

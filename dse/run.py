@@ -6,10 +6,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,13 +21,13 @@ from dse.catalog import Catalog, load_catalog
 from dse.certificates import Certificate, beside, by_family, rows, worth
 from dse.earlier import find_result
 from dse.errors import InfeasibleError, InputError
-from dse.hunt import Hunt, Picture, search_all, simulator_of, work_off
+from dse.hunt import Hunt, Picture, crew, read_again, search_all, simulator_of, work_off
 from dse.proofs import FOLDER, headline_starts, proving
 from dse.provenance import attributes
 from dse.questions import Shard, Winner, default_winners, grid_of, questions_of, real_chips, shards_of, why_nothing, winners_of
 from dse.results import Cells, of_stated_worth, save, sweep, to_dataset
 from dse.search.designs import Questions
-from dse.search.finalists import Finalist, place
+from dse.search.finalists import Finalist, Placed, place
 from dse.search.optuna_study import sampler_of
 from dse.search.shards import ENDED
 from dse.search.simulator import place as place_simulated
@@ -43,24 +44,60 @@ __all__ = ["run_study", "sweep", "work_off"]
 Progress = Callable[[float, float, str], None]
 
 
-def _cells(winners: Sequence[Winner], study: Study, questions: Questions, progress: Progress) -> list[Cells]:
-    """Exact evaluations of all winners in all cases."""
+def _cells(
+    winners: Sequence[Winner], study: Study, questions: Questions, overlay: str | None, pool: ProcessPoolExecutor | None, progress: Progress
+) -> list[Cells]:
+    """Exact evaluations of all winners in all cases; the cases one after the other, or side by side."""
     found: list[Cells] = []
     simulator = simulator_of(study)
     finalists = [Finalist(w.chip, w.formats) for w in winners]
-    every = study.search.finish > 0 and study.search.finish_others > 0  # chips were bred on every batch of every case
-    head = {questions.headline_case, *(i for m in questions.mixes if questions.headline_case in dict(m) for i, _ in m)}
-    for k, case in enumerate(questions.cases):
+    many = range(len(questions.cases))
+    parts: Iterable[Iterable[Placed]]
+    if simulator is not None:
+        grid = grid_of(study, ())
+        parts = (place_simulated(simulator, case, finalists, grid, questions.limits_s) for case in questions.cases)
+    elif pool is not None and len(many) > 1:
+        parts = (f.result() for f in [pool.submit(_placed_again, str(study.path), overlay, finalists, k) for k in many])
+    else:
+        parts = (_placed(study, questions, finalists, k) for k in many)
+    for k, placed in enumerate(parts):
+        case = questions.cases[k]
         model, workload = study.models.index(case.model_id), study.workloads.index(case.workload_id)
-        if simulator is None:
-            placed = place(case, finalists, grid_of(study, ()), questions.limits_s, octave=k in head or every)
-        else:
-            placed = place_simulated(simulator, case, finalists, grid_of(study, ()), questions.limits_s)
         for p in placed:
             index = (p.who, np.full_like(p.who, model), np.full_like(p.who, workload), p.scenario, p.limit)
             found.append(Cells(index, p.metrics, p.format_weights, p.format_kv, p.valid))
         progress(k + 1, len(questions.cases), "winners")
     return found
+
+
+def _placed(study: Study, questions: Questions, finalists: Sequence[Finalist], k: int) -> list[Placed]:
+    """Finalists in their best layouts for one case."""
+    every = study.search.finish > 0 and study.search.finish_others > 0  # chips were bred on every batch of every case
+    head = {questions.headline_case, *(i for m in questions.mixes if questions.headline_case in dict(m) for i, _ in m)}
+    return list(place(questions.cases[k], finalists, grid_of(study, ()), questions.limits_s, octave=k in head or every))
+
+
+def _placed_again(study_path: str, overlay: str | None, finalists: Sequence[Finalist], k: int) -> list[Placed]:
+    """The same in a process of its own."""
+    study, catalog = read_again(study_path, overlay)
+    return _placed(study, questions_of(study, catalog), finalists, k)
+
+
+def _quick_again(
+    ds: xr.Dataset, study_path: str, overlay: str | None, seed: int, budget: int
+) -> tuple[dict[str, xr.Variable], set[str], dict[str, Any]]:
+    """What ``quick`` adds to a Dataset, in a process of its own: variables, which of them are coordinates, attributes."""
+    study, catalog = read_again(study_path, overlay)
+    out = quick(ds, study, catalog, questions_of(study, catalog), seed, budget, lambda *_: None)
+    more = {str(n): v for n, v in out.variables.items() if n not in ds.variables}
+    return more, {n for n in more if n in out.coords}, {k: v for k, v in out.attrs.items() if ds.attrs.get(k) is not v}
+
+
+def _with(ds: xr.Dataset, more: Mapping[str, xr.Variable], coords: set[str], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """A Dataset with what ``_quick_again`` found."""
+    out = ds.assign_coords({n: more[n] for n in more if n in coords}).assign({n: more[n] for n in more if n not in coords})
+    out.attrs.update(attrs)
+    return out
 
 
 def prepare_folder(out: Path, resume: bool, force: bool) -> None:
@@ -130,6 +167,26 @@ def run_study(
     Raises:
         InputError: something in study, catalogue or arguments is wrong. InfeasibleError: no design meets the limits.
     """
+    with crew(workers) as pool:
+        return _run(pool, study, budget, seed, out, resume, force, storage, add_chips, catalog, max_seconds, progress, announce)
+
+
+def _run(
+    pool: ProcessPoolExecutor | None,
+    study: str | Path | Study,
+    budget: int | None,
+    seed: int | None,
+    out: str | Path | None,
+    resume: bool,
+    force: bool,
+    storage: str | None,
+    add_chips: Sequence[str],
+    catalog: str | Path | None,
+    max_seconds: float | None,
+    progress: Progress | None,
+    announce: Callable[[str], None],
+) -> xr.Dataset:
+    """``run_study`` with the processes that help."""
     clock = _Clock()
     report = progress or (lambda *_: None)
     book = load_catalog(catalog)
@@ -165,9 +222,7 @@ def run_study(
             isinstance(ledger, Path),
             _text(folder),
         )
-        found, counts = search_all(
-            plan, shards, book, hunt, workers, report, _picture(plan, shards, book, folder, announce, clock), deadline
-        )
+        found, counts = search_all(plan, shards, book, hunt, pool, report, _picture(plan, shards, book, folder, announce, clock), deadline)
     ended = [(s, found[s.label]) for s in shards if s.label in found]
     winners = [w for s, f in ended for w in winners_of(s, f.archive, plan, book, f.finished, f.served)]
     if plan.kind == "claims":
@@ -177,7 +232,7 @@ def run_study(
         return _written(ds, folder, report, clock)
     winners += bred(plan, book, winners, seed, report)
     winners += real_chips(plan, book, added)
-    cells = _cells(winners, plan, questions, report) if winners else []
+    cells = _cells(winners, plan, questions, _text(catalog), pool, report) if winners else []
     if not any(c.valid.any() for c in cells):
         raise InfeasibleError(why_nothing(questions, default_winners(plan, book, shards), plan))
     coordinates = {"model": plan.models, "workload": plan.workloads, "scenario": plan.scenarios, "tpot_limit": questions.limits_s}
@@ -200,9 +255,10 @@ def run_study(
     prices = dict(zip(plan.scenarios, questions.cases[0].prices, strict=True))
     places = [] if folder is None else [folder / FOLDER, folder.parent / FOLDER]
     with proving(plan, book, _text(catalog), headline_starts(ds, plan), places[0] if places else None, places) as proofs:
+        sure = None if pool is None else pool.submit(_quick_again, ds, str(plan.path), _text(catalog), seed, budget)
         ds = winner_elasticities(ds, {w.design.id: w.chip for w in winners}, cases, prices, plan.headline.tpot)
         ds = answered(ds, plan, book, winners, report)
-        ds = quick(ds, plan, book, questions, seed, budget, report)
+        ds = quick(ds, plan, book, questions, seed, budget, report) if sure is None else _with(ds, *sure.result())
         report(0, 1, "proofs")
         _attach_certificates(ds, [c for place in places for c in beside(place, plan, book)] + proofs.all(), plan)
     return _written(ds, folder, report, clock)

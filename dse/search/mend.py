@@ -1,4 +1,4 @@
-"""What becomes of a child whose chip breaks a limit of its own? It stops where its step meets the limit, as one stops at the end of a range.
+"""What becomes of a child whose chip breaks a limit of its own? It stops where its step meets the limit, as at the end of a range.
 
 Heat, the package and the edge of the die bound chips inside the ranges of their variables, and optima lie on these bounds: in a band too
 narrow for a random step to land in.

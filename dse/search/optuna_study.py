@@ -148,7 +148,7 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+        with get_lock_file(self._lock), Path(self._file_path).open("ab") as file:
             file.write(text.encode())
             if any(SEALED in log.get("user_attr", {}) for log in logs):
                 file.flush()
