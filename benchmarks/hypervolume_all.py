@@ -2,11 +2,14 @@
 
     python benchmarks/hypervolume_all.py                 # on all cores; on 16 of them below nine minutes, on two about an hour
     python benchmarks/hypervolume_all.py --smoke         # seconds instead of minutes: does everything run?
+    python benchmarks/hypervolume_all.py --reference 600 # only 10 minutes of the default search on each of the two families compared
+    python benchmarks/hypervolume_all.py --ten           # only the default search of every family, 10 s, 5 seeds
     python benchmarks/hypervolume.py --table > benchmarks/results/hypervolume.md
 
 Runs: the two families of the comparison with every sampler (60 s, 3 seeds), the other families with every sampler (10 s, one seed), the
 default search of every family (10 s, 5 seeds, and 60 s), and 300 s of it as reference (twice where certificates leave a gap). A first pass
-compiles what the others then find in the cache. Rows go to ``benchmarks/results/hypervolume.csv``, which is written anew.
+compiles what the others then find in the cache. Rows go to ``benchmarks/results/hypervolume.csv``, which is written anew; ``--reference``
+and ``--ten`` replace their own rows alone.
 """
 
 from __future__ import annotations
@@ -81,31 +84,45 @@ def work_off(todo: list[Job], cores: list[int], folder: Path, until: float = flo
         w.join()
 
 
+def key(row: dict[str, str]) -> tuple[str, str, float, int]:
+    """The run that a row belongs to."""
+    return row["family"], row["method"], float(row["budget"]), int(row["seed"])
+
+
 def main() -> None:
     """Compile, run all, write the file anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--smoke", action="store_true", help="three seconds a run, one seed, written to a folder for temporary files")
     parser.add_argument("--within", type=float, default=float("inf"), metavar="S", help="begin no run that could not end in this time")
+    parser.add_argument("--reference", type=float, metavar="S", help="only a run of so many seconds for each family of the comparison")
+    parser.add_argument("--ten", action="store_true", help="only the default search of every family, 10 s, 5 seeds")
     asked = parser.parse_args()
     until = time.monotonic() + asked.within
     cores, todo = sorted(os.sched_getaffinity(0))[: asked.cores], jobs()
+    some = bool(asked.reference or asked.ten)
+    if some:
+        todo = [j for j in todo if asked.ten and j[1] == "default" and j[3] == 10.0]
+        todo = [(f, "default", 0, asked.reference) for f in COMPARED if asked.reference] + todo
     if asked.smoke:
         todo = [(f, m, seed, 3.0) for f, m, seed, _ in dict.fromkeys((f, m, 0, 3.0) for f, m, _, _ in todo)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         print(f"{len(todo)} runs on {len(cores)} cores; first what must be compiled", flush=True)
         (folder / "first").mkdir()
-        work_off([(f, "default", 0, 0.0) for f in FAMILIES], cores, folder / "first")
+        work_off([(f, "default", 0, 0.0) for f in dict.fromkeys(f for f, *_ in todo)], cores, folder / "first")
         work_off(todo, cores, folder, until)
         parts = sorted(folder.glob("*.csv"), key=lambda p: int(p.stem))
         rows = [row for part in parts for row in csv.DictReader(part.read_text().splitlines())]
     missing = len(todo) - len(parts)
     result = Path(tempfile.gettempdir()) / RESULT.name if asked.smoke else RESULT
+    if some and not asked.smoke:
+        new = {key(r) for r in rows}
+        rows += [r for r in csv.DictReader(RESULT.read_text(encoding="utf-8").splitlines()) if key(r) not in new]
     with result.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda r: (r["family"], r["method"], float(r["budget"]), int(r["seed"]))))
+        writer.writerows(sorted(rows, key=key))
     print(f"{result}: {len(rows)} rows" + (f"; {missing} runs failed or had no time, see above" if missing else ""))
 
 
