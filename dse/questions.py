@@ -18,7 +18,8 @@ from dse.chips.common import NODES
 from dse.evaluate import as_floats
 from dse.results import Design
 from dse.search import explore
-from dse.search.designs import Questions, Shop, build_block, tables
+from dse.search.designs import Questions, Shop, build_block, pad, tables
+from dse.search.finalists import BLOCK
 from dse.search.layouts import Case, Grid, native_formats, why_nothing_fits
 from dse.search.shards import points_of
 from dse.space import space_of
@@ -171,11 +172,12 @@ def built_winners(
     shop = shop_of(family, study.families[family], catalog)
     values = shop.space.decode(points)
     values, _ = points_of(shop.space, [shop.space.named(values, i) for i in range(len(points))])
-    built = build_block(shop, values)
+    parts = [{k: v[start : start + BLOCK] for k, v in values.items()} for start in range(0, len(points), BLOCK)]
+    built = [jax.tree.map(np.asarray, build_block(shop, pad(part, BLOCK))) for part in parts]  # of one shape: nothing is compiled anew
     ids = shop.space.ids(values)
     found = []
     for i, identity in enumerate(ids):
-        one = row_of(built, i)
+        one = row_of(built[i // BLOCK], i % BLOCK)
         chip = one.chip
         label = catalog.records["families"][family].name
         suffix = "-3bit" if below_4_bit else ""

@@ -109,15 +109,21 @@ class Builder:
         """The chips of at most so many designs, the last one repeated to fill the block."""
         full = pad(values, self.size)
         if self._tree is None:
-            chip = build_block(self.shop, full).chip
-            leaves, self._tree = jax.tree.flatten(chip)
-            self._single = [not p.startswith(".slack") for p in _paths(self._tree)]
-            spread = jax.tree.leaves(alike(column(chip, self.size), self.size))
-            self._fixed = [None if np.ndim(x) else self._cast(y, i) for i, (x, y) in enumerate(zip(leaves, spread, strict=True))]
+            self._look(full)
         shop = self.shop
         found = _varied(shop.family, full, take(shop.processes, full["node"]), shop.technology, shop.constants)
         varied = iter(found)
         return jax.tree.unflatten(self._tree, [self._cast(next(varied), i) if x is None else x for i, x in enumerate(self._fixed)])
+
+    def _look(self, full: Mapping[str, np.ndarray]) -> None:
+        """Which leaves differ from chip to chip, and the others: those of any one design."""
+        shop = self.shop
+        build = functools.partial(FAMILIES[shop.family].build, technology=shop.technology, family=shop.constants)
+        shapes, self._tree = jax.tree.flatten(jax.eval_shape(build, dict(full), take(shop.processes, full["node"])).chip)
+        self._single = [not p.startswith(".slack") for p in _paths(self._tree)]
+        alone = jax.tree.leaves(build_block(shop, {k: float(v[0]) for k, v in full.items()}).chip)
+        spread = [np.full((self.size, 1), float(x)) if wide else np.asarray(x) for x, wide in zip(alone, _varying(self._tree), strict=True)]
+        self._fixed = [None if x.ndim else self._cast(y, i) for i, (x, y) in enumerate(zip(shapes, spread, strict=True))]
 
     def _cast(self, x: Any, i: int) -> np.ndarray:
         return np.asarray(x, np.float32 if self._single[i] else np.float64)
