@@ -118,10 +118,12 @@ class Builder:
     def _look(self, full: Mapping[str, np.ndarray]) -> None:
         """Which leaves differ from chip to chip, and the others: those of any one design."""
         shop = self.shop
-        build = functools.partial(FAMILIES[shop.family].build, technology=shop.technology, family=shop.constants)
-        shapes, self._tree = jax.tree.flatten(jax.eval_shape(build, dict(full), take(shop.processes, full["node"])).chip)
+        process = take(shop.processes, full["node"])
+        whole = jax.eval_shape(lambda v, p: FAMILIES[shop.family].build(v, p, shop.technology, shop.constants).chip, dict(full), process)
+        shapes, self._tree = jax.tree.flatten(whole)
         self._single = [not p.startswith(".slack") for p in _paths(self._tree)]
-        alone = jax.tree.leaves(build_block(shop, {k: float(v[0]) for k, v in full.items()}).chip)
+        one: dict[str, Any] = {k: float(v[0]) for k, v in full.items()}
+        alone = jax.tree.leaves(build_block(shop, one).chip)
         spread = [np.full((self.size, 1), float(x)) if wide else np.asarray(x) for x, wide in zip(alone, _varying(self._tree), strict=True)]
         self._fixed = [None if x.ndim else self._cast(y, i) for i, (x, y) in enumerate(zip(shapes, spread, strict=True))]
 
