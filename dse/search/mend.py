@@ -24,6 +24,7 @@ POINTS = 16  # of a step that are looked at together
 LOOKS = 4  # each within the part that the one before has found
 STEPS = 4  # of Newton towards the limits of a chip
 INSIDE = 1e-5  # how far inside they aim
+HAIR = 1e-3  # of a range: the least step that a mutation means
 END = 1e-6  # of a range: what comes so near to its end stands there
 
 
@@ -97,4 +98,8 @@ def mended(shop: Shop, mothers: np.ndarray, children: np.ndarray) -> np.ndarray:
         first, after = np.maximum(last, 0), np.minimum(np.maximum(last, 0) + 1, POINTS - 1)
         rows = np.arange(n)
         low, high = t[rows, first], t[rows, after]
-    return np.where(alone[:, None], children, start + low[:, None] * (children - start))
+    found = np.where(alone[:, None], children, start + low[:, None] * (children - start))
+    # a step that was cut short leaves no end of a range by a hair
+    ends = ((start == 0.0) | (start == 1.0)) & (np.abs(found - start) < HAIR) & ~alone[:, None]
+    stayed = np.where(ends, start, found)
+    return np.where((worst(shop, stayed) >= 0.0)[:, None], stayed, found)
