@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[float, float, str], None]
-SAMPLES, OTHERS, EXPLAINED = 32768, 4096, 1024  # of the headline case, of the other cases, of Saltelli's design
+SAMPLES, OTHERS, EXPLAINED = 32768, 2048, 1024  # of the headline case, of the other cases, of Saltelli's design
 QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
@@ -201,7 +201,7 @@ def reoptimised_flips(ds: xr.Dataset, study: Study, catalog: Catalog, questions:
 
 
 FAMILIES = "families"
-FOLLOWED = {FAMILIES: 8, EXISTING: 4}  # nearest flips of a comparison that are found again with designs that follow
+FOLLOWED = {FAMILIES: 7, EXISTING: 3}  # nearest flips of a comparison that are found again with designs that follow
 EVERY = 4  # so many points of the pair's line apart are, too
 CHECKED = 3  # nearest flips that are searched on both sides
 RESAMPLES, REDESIGNED = 50, 2  # samples in which designs are searched anew, and families
@@ -293,8 +293,8 @@ def analyse(
         for n, done in enumerate(as_completed(jobs)):
             done.result()
             progress(n + 1, len(jobs), "analyses")
-        for job in jobs:
-            ds = merged(ds, *job.result())
+        for half, job in zip(halves, jobs, strict=True):
+            ds = merged(ds, half, *job.result())
     return ds
 
 
@@ -308,9 +308,9 @@ def _half(ds: xr.Dataset, overlay: str | None, what: Sequence[str], seed: int | 
     return changed, gone
 
 
-def merged(ds: xr.Dataset, changed: xr.Dataset, gone: Sequence[str]) -> xr.Dataset:
-    """A Dataset with what a half of the analyses changed."""
-    spent = {**spent_before(ds), **spent_before(changed)}
+def merged(ds: xr.Dataset, what: Sequence[str], changed: xr.Dataset, gone: Sequence[str]) -> xr.Dataset:
+    """A Dataset with what a half of the analyses (``what``) changed."""
+    spent = spent_before(ds) | {k: v for k, v in spent_before(changed).items() if k in what}
     out = ds.drop_dims([d for d in gone if d in ds.dims]).drop_vars(
         [n for n in gone if n in ds.variables and n not in ds.dims], errors="ignore"
     )

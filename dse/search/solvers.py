@@ -6,7 +6,7 @@ Linear programs over gradients around the point, because optima sit on edges of 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -47,6 +47,7 @@ class Task:
     extra: np.ndarray  # added to limits and resources
     area_mm2: float  # of silicon, over which further heat is spread
     many: bool = False  # whether so many designs are polished in this case that a longer compilation pays
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # what is on the device already
 
     @property
     def ranges(self) -> tuple[tuple[str, float, float, bool], ...]:
@@ -58,8 +59,8 @@ def free_of(shop: Shop) -> tuple[int, ...]:
     return tuple(i for i, v in enumerate(shop.space.variables) if v.kind == "real" and v.low < v.high)
 
 
-def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slopes:
-    """Values and gradients of cost and limits at points ``(k, free)`` of the cube."""
+def _given(task: Task, row: np.ndarray, fmt: str) -> tuple[Any, Any]:
+    """What a chip is built with beside its free variables, and what it is asked, in a layout."""
     mixture = is_mixture(task.case.model)
     layout = to_layout(row[None], fmt, mixture)
     layout = jax.tree.map(lambda x: np.asarray(x, float).reshape(()), layout)
@@ -67,6 +68,15 @@ def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slop
     ttft_s = min(task.case.ttft_limit_s, NO_LIMIT_S)
     design = (task.fixed, process, task.shop.technology, task.shop.constants, task.area_mm2)
     question = (cut.trimmed(task.case.model), task.case.workload, layout, task.prices, task.limit_s * (1 - MARGIN), ttft_s * (1 - MARGIN))
+    return design, question
+
+
+def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slopes:
+    """Values and gradients of cost and limits at points ``(k, free)`` of the cube."""
+    key = row.tobytes(), fmt, task.area_mm2
+    if task.many and key not in task.kept:
+        task.kept[key] = jax.device_put(_given(task, row, fmt))
+    design, question = task.kept[key] if task.many else _given(task, row, fmt)
     padded = np.concatenate([points, np.repeat(points[-1:], BUNDLE - len(points), axis=0)])
     found = assess(task.shop.family, task.ranges, padded, task.extra, design, question, task.many)
     return jax.tree.map(lambda x: x[: len(points)], found)
