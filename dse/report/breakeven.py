@@ -176,8 +176,8 @@ def _caption(leader: str, against: str, found: list[Flip], never: list[str], gon
         again = [f for f in found if f.anew]
         far = [f for f in again if not abs(f.moved - 1) <= MOVED]
         text += (
-            f". {len(again)} of these, the nearest ones, were looked for with families designed anew at every multiple: the designs of the "
-            f"front alone would have put {len(far)} of them elsewhere by more than {W.percent(MOVED)} of the way. "
+            f". {len(again)} of these, among the nearest, were looked for with families designed anew at every multiple: the designs of "
+            f"the front alone would have put {len(far)} of them elsewhere by more than {W.percent(MOVED)} of the way. "
             "The others are flips of the front's designs"
         )
     return text + "."
@@ -233,7 +233,8 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
     for i, f in enumerate(shown):
         hue = D._family(f.leader)[0] if f.leader not in ("existing", NOBODY) else "#555555"
         axes.plot([1.0, f.multiple], [i, i], color=hue, lw=7, solid_capstyle="butt", alpha=0.75)
-        axes.plot([f.multiple], [i], marker="D", ms=5, color=hue, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {_who(f)}"))
+        look: dict[str, Any] = {"color": hue} if f.anew else {"mfc": D.PAPER, "mec": hue, "mew": 1.3, "ls": ""}
+        axes.plot([f.multiple], [i], marker="D", ms=5, **look, gid=canvas.tip(f"{f.lever}: {times_text(f.multiple)}, then {_who(f)}"))
         if np.isfinite(f.fixed):
             said = f"{f.lever}: {times_text(f.fixed)} with the designs of the front held"
             axes.plot([f.fixed], [i], marker="D", ms=5.5, mfc=D.PAPER, mec=hue, mew=1.3, ls="", gid=canvas.tip(said))
@@ -249,7 +250,7 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
     axes.set_yticks(range(len(shown)), [N.assumption(f.lever) for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
     beyond = f"; beyond it: {names.pop()}" if len(names) == 1 else ""
-    axes.set_xlabel(f"multiple at which the ranking changes (hollow: front's designs held{beyond}); line: stated 90 % interval")
+    axes.set_xlabel(f"multiple at which the ranking changes (full: designs follow, hollow: designs held{beyond}); line: 90 % interval")
     axes.grid(True, axis="x")
     return canvas
 
