@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from dse import run
 from dse.cli import main
 from dse.errors import InputError
 from dse.results import DIMS, load
@@ -311,3 +312,20 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_work(home):
     (home / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be made"):
         run_study(home / "tiny.toml", out=home / "file" / "inner")
+
+
+def test_what_another_process_samples_joins_the_result_as_if_it_were_sampled_here(monkeypatch):
+    ds = xr.Dataset({"cost": ("limit", [1.0, 2.0])}, {"limit": [0.1, 0.2]}, {"seed": 1, "note": "old"})
+
+    def quick(given, *_):
+        out = given.assign_coords(quantile=("quantile", [0.05, 0.95], {"units": "1"}))
+        out["band"] = (("limit", "quantile"), np.ones((2, 2)), {"units": "USD"})
+        out.attrs |= {"note": "new", "samples": 8}
+        return out
+
+    monkeypatch.setattr(run, "quick", quick)
+    monkeypatch.setattr(run, "read_again", lambda *_: (None, None))
+    monkeypatch.setattr(run, "questions_of", lambda *_: None)
+    later = ds.assign(elasticity=("limit", [0.0, 0.0]))  # found here meanwhile
+    later.attrs["bibliography"] = "here"
+    xr.testing.assert_identical(run._with(later, *run._quick_again(ds, "", None, 0, 0)), quick(later))
