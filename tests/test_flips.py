@@ -150,7 +150,7 @@ def test_a_catalogue_touches_whom_it_concerns(catalog, asked, start, levers):
 @pytest.mark.long
 def test_a_family_made_anew_is_no_dearer_than_its_design_polished(catalog, asked, start, best, levers):
     market = Anew(catalog, asked, {FAMILY: start}, 0)
-    for name, multiple in (("HBM price", 0.5), ("HBM price", 2.0), ("logic density", 0.7)):
+    for name, multiple in (("HBM price", 0.5), ("HBM price", 2.0), ("logic density", 1.2)):
         book = scaled(catalog, levers[name].places, multiple)
         found = market.best(FAMILY, book, best)
         alone = O.polished(start, book, asked, best.decisions, best.layout, rounds=1, each=0, cycles=2)
