@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -175,6 +176,38 @@ def test_all_mistakes_of_a_deployment_come_at_once(cli):
     assert len(err.splitlines()) == 9
     for part in ("'nvidia-h100-sxm'", "'llama-3-70b'", "--batch", "--tp", "--isl", "'aggregated'", "'fp8'", "'ideal'", "'owner-2026'"):
         assert part in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tp": 2.5}, "^--tp — found 2.5, allowed a whole number from 1$"),
+        ({"tp": 8.0, "ep": 3.0}, "--ep — found 3, allowed a divisor of tp x cp x dp = 8"),
+        ({"samples": 0.0}, "--samples — found 0, allowed a number of answers from 1"),
+        ({"prefix": 2000.0}, "--prefix — found 2000, allowed 0 to the input of 512 tokens"),
+        ({"uneven_routing": 2.0}, "--uneven-routing — found 2, allowed 0"),
+        ({"redundant_experts": 8.0}, "--redundant-experts — found 8, allowed with a mixture of experts, which llama-3-70b is not"),
+        ({"prefill_dp": 8.0}, "--prefill-dp — found with aggregated serving, allowed with disaggregated"),
+        ({"prefill_ep": 0.0, "serving": "disaggregated"}, "--prefill-ep — found 0, allowed a whole number from 1"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_its_reason(options, message):
+    with pytest.raises(InputError, match=message):
+        deployment(Asked(chip="nvidia-h100-sxm", model="llama-3-70b", isl=512.0, osl=64.0, **options), CATALOG())
+
+
+def test_prefix_routing_and_prefill_instances_reach_the_deployment():
+    asked = Asked(
+        chip="nvidia-h100-sxm", model="deepseek-v3", isl=512.0, osl=64.0, dp=8.0, ep=8.0, serving="disaggregated",
+        prefix=100.0, uneven_routing=0.0, prefill_dp=16.0, prefill_ep=16.0,
+    )  # fmt: skip
+    made, question = deployment(asked, CATALOG())
+    assert (made.workload.shared_prefix_tokens, made.workload.uneven_routing) == (100.0, 0.0)
+    assert (made.prefill_layout.dp, made.prefill_layout.ep, made.prefill_layout.tp) == (16.0, 16.0, 1.0)
+    assert question["prefix"] == 100.0 and question["prefill_dp"] == 16.0
+
+
+CATALOG = functools.cache(dse.load_catalog)
 
 
 def test_a_workload_and_lengths_exclude_each_other():

@@ -200,6 +200,11 @@ def test_the_prefill_chip_must_hold_the_weights(cat, base):
     assert not bool(answer_of(d).feasible)
 
 
+def test_a_prefill_instance_of_the_same_chip_must_hold_the_weights_too(base):
+    one, four = (answer_of(replace(base, serving="disaggregated", prefill_layout=Layout(tp=tp))) for tp in (1.0, 4.0))  # 141 GB of weights
+    assert not bool(one.feasible) and bool(four.feasible)
+
+
 def test_another_prefill_chip_belongs_to_disaggregation(base):
     with pytest.raises(InputError, match="prefill_chip — found with aggregated serving"):
         dse.evaluate(replace(base, prefill_chip=base.chip))

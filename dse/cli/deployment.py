@@ -263,7 +263,7 @@ def _choices(asked: Asked) -> list[str]:
     degrees = [(f"--{name}", getattr(asked, name)) for name in DEGREES]
     problems += [f"{name} — {_found(n)}, allowed a whole number from 1" for name, n in degrees if not _whole(n)]
     stage = asked.tp * asked.cp * asked.dp
-    if asked.ep < stage and stage % asked.ep:
+    if all(_whole(n) for _, n in degrees) and asked.ep < stage and stage % asked.ep:
         problems.append(f"--ep — {_found(asked.ep)}, allowed a divisor of tp x cp x dp = {stage:g}")
     if asked.samples is not None and not _above(asked.samples, 1 - EPSILON):
         problems.append(f"--samples — {_found(asked.samples)}, allowed a number of answers from 1")
