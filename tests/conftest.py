@@ -52,8 +52,8 @@ def loads(text: str, **options: Any) -> dict[str, Any]:
 tomllib.loads = loads
 
 LONGEST = """
-properties validate flips certify evaluate report cli calibrate claims serving serving_features operator_shapes run search refine layouts
-finish optimum queueing uncertainty elasticity answers breakeven tradeoff intervals silicon regret
+run claims serving report finish cli flips evaluate validate calibrate uncertainty properties certify serving_features operator_shapes
+optimum elasticity layouts chips queueing answers tradeoff refine silicon unseen regret breakeven search intervals
 """.split()
 
 
