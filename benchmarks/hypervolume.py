@@ -66,6 +66,7 @@ class Race:
         self.space, self.limits = self.shop.space, np.array(whole.limits_s)
         self.questions = Questions((case,), whole.limits_s, 0, 0)
         self.grid = grid_of(study, shard.formats)
+        self.catalog = catalog.sha256[:8]
         self.scorer = block_scorer(self.shop, self.questions, self.grid, block)
         self.block = block
 
@@ -181,9 +182,13 @@ def _volume(limits_s: np.ndarray, best: np.ndarray) -> float:
     return hypervolume(points, np.log(REFERENCE)) if ok.any() else 0.0
 
 
-def certified(family: str, limits_s: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Costs under every limit of the optima of the committed certificates of a family, and the least that their bounds still allow."""
-    found = {c.tpot_limit_s: c for c in (read(path) for path in sorted(CERTIFICATES.glob(f"*-{family}-*.json")))}
+def certified(family: str, limits_s: np.ndarray, of: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Costs under every limit of the optima of a family's committed certificates of a catalogue, and the least that their bounds allow."""
+    found = {
+        c.tpot_limit_s: c
+        for c in (read(path) for path in sorted(CERTIFICATES.glob(f"*-{family}-*.json")))
+        if c.catalog_sha256.startswith(of)
+    }
     if not found:
         return None
     costs = [[np.inf if c is None or x is None else x for x in (c and c.optimum, c and c.bound)] for c in map(found.get, limits_s.tolist())]
@@ -193,7 +198,8 @@ def certified(family: str, limits_s: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def table() -> None:
     """Median hypervolume at each mark in per cent of that of the best front known, and at 10 s of what the bounds still allow.
 
-    The best front known has the least cost under every limit of all rows and of the certificates. Samplers alone are scored on the coarse
+    The best front known has the least cost under every limit of all rows and of the certificates of the same catalogue: rows of an earlier
+    one stand apart, with the front that was known to them. Samplers alone are scored on the coarse
     batches with which chips are searched; the finish of the default search and certificates know every batch that the refinement of
     winners reaches.
     """
@@ -202,14 +208,14 @@ def table() -> None:
     study = read_study("gpu_vs_sram_vs_asic", load_catalog())
     limits = np.array(study.limits.tpot)
     marks = sorted({r["at"] for r in rows})
-    heads = ["family", "method", "budget", *(f"{m:g} s" for m in marks), "10 s, of what bounds allow", "chips", "seeds"]
+    heads = ["family", "method", "budget", *(f"{m:g} s" for m in marks), "10 s, of what bounds allow", "chips", "seeds", "catalogue"]
     print(f"| {' | '.join(heads)} |\n|---|---|--:|" + "--:|" * (len(heads) - 3))
-    for family in dict.fromkeys(r["family"] for r in rows):
-        ours = [r for r in rows if r["family"] == family]
-        proved = certified(family, limits)
-        fronts = [np.array([float(x) for x in r["costs"].split()]) for r in ours if r.get("costs")]  # rows of before have none
+    for family, catalog in dict.fromkeys((r["family"], r["catalog"]) for r in rows):
+        ours = [r for r in rows if (r["family"], r["catalog"]) == (family, catalog)]
+        proved = certified(family, limits, catalog)
+        fronts = [np.array([float(x) for x in r["costs"].split()]) for r in ours]
         fronts += [] if proved is None else [proved[0]]
-        best = max([_volume(limits, np.min(fronts, axis=0))] if fronts else [r["hv"] for r in ours])
+        best = _volume(limits, np.min(fronts, axis=0))
         allowed = None if proved is None else _volume(limits, proved[1])
         for method, budget in dict.fromkeys((r["method"], r["budget"]) for r in ours):
             mine = [r for r in ours if (r["method"], r["budget"]) == (method, budget)]
@@ -217,7 +223,7 @@ def table() -> None:
             ten = dict(zip(marks, medians, strict=True)).get(10.0)
             shown = ["" if m is None else f"{100 * m / best:.2f} %" for m in medians]
             shown.append("" if ten is None or allowed is None else f"{100 * ten / allowed:.2f} %")
-            counts = [str(max(int(r["chips"]) for r in mine)), str(len({r["seed"] for r in mine}))]
+            counts = [str(max(int(r["chips"]) for r in mine)), str(len({r["seed"] for r in mine})), catalog]
             print(f"| {' | '.join([family, method, f'{float(budget):g} s', *shown, *counts])} |")
 
 
@@ -240,12 +246,12 @@ def main() -> None:
     done = set()
     if asked.out.exists():
         with asked.out.open(encoding="utf-8") as file:
-            done = {(r["family"], r["method"], r["seed"], r["budget"]) for r in csv.DictReader(file)}
+            done = {(r["family"], r["method"], r["seed"], r["budget"], r["catalog"]) for r in csv.DictReader(file)}
     for family in asked.families:
         race = Race(family)
         for seed in range(asked.seeds) if asked.seed is None else [asked.seed]:
             for method in asked.methods or known:
-                if (family, method, str(seed), f"{asked.seconds:g}") in done:
+                if (family, method, str(seed), f"{asked.seconds:g}", race.catalog) in done:
                     continue
                 race.start(asked.seconds)
                 if not asked.seconds:
@@ -257,8 +263,8 @@ def main() -> None:
                 with asked.out.open("a", newline="", encoding="utf-8") as file:
                     rows = csv.writer(file)
                     if new:
-                        rows.writerow(["family", "method", "seed", "budget", "seconds", "hypervolume", "chips", "costs"])
-                    rows.writerows([family, method, seed, f"{asked.seconds:g}", *note] for note in map(_cells, race.notes))
+                        rows.writerow(["family", "method", "seed", "budget", "catalog", "seconds", "hypervolume", "chips", "costs"])
+                    rows.writerows([family, method, seed, f"{asked.seconds:g}", race.catalog, *note] for note in map(_cells, race.notes))
                 print(family, method, seed, race.notes[-1][:3] if race.notes else "", flush=True)
 
 
