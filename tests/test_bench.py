@@ -20,6 +20,7 @@ from dse.search.rewrite import staged
 
 N = 24
 LOSS = 1e-3  # of the cost, that single precision may lose on a front
+APART = 1 - 2e-5  # of a limit: what lies nearer to it the screening may leave out
 LIMITS = (0.1, 0.03, 0.01, 0.003)
 GRID = Grid(tp=(1, 4, 16, 64), dp=(1, 8), batches=(1, 8, 64, 512), max_chips=2048)
 FORMAT = {"burned_in": "int4", "compute_in_memory": "int8"}
@@ -54,13 +55,13 @@ def test_single_precision_loses_no_design_of_the_front(cat, family, model):
     np.testing.assert_array_equal(best.layout, again.layout)
     assert same == count <= N * len(table)
     layouts = to_layout(table, grid.formats[0], is_mixture(case.model), axis=1)
-    tpot, (cost,) = (
-        x if isinstance(x, tuple) else np.asarray(x) for x in EXACT(chips, case.model, case.workload, layouts, case.prices, 2.0)
-    )
-    cost = np.asarray(cost)
+    asked = chips, case.model, case.workload, layouts, case.prices
+    tpot, (cost,) = EXACT(*asked, case.ttft_limit_s)
+    _, (inside,) = EXACT(*asked, case.ttft_limit_s * APART)  # the screening keeps a margin from the limits
+    tpot, cost, inside = np.asarray(tpot), np.asarray(cost), np.asarray(inside)
     for k, limit in enumerate(LIMITS):
         found = best.layout[0, k]
-        least = np.where(tpot <= limit * (1 - 2e-5), cost, np.inf).min(axis=1)  # both keep a margin from the limit
+        least = np.where(tpot <= limit * APART, inside, np.inf).min(axis=1)
         has = found >= 0
         assert (has | ~np.isfinite(least)).all(), limit
         picked = cost[np.arange(N), found][has]

@@ -22,6 +22,7 @@ WORTH = {
     "memory_bandwidth": 1e13, "sram_bandwidth": 1e14, "link_bandwidth": 1e12, "peak": 1e15,
 }  # fmt: skip
 TRIES = 3  # polishes of an eased problem: one alone may stop before it has gained so little
+DRAWS = 16  # blocks of random neighbours
 START = {
     "node": "n3", "die_area_mm2": 590.0, "dies": 4, "voltage_v": 0.8, "cooling": "liquid", "link_byte_per_s": 1.1e11, "memory": "hbm4",
     "stacks": 10, "datapath": "large-tile", "compute_share": 0.95,
@@ -62,13 +63,15 @@ def test_no_random_neighbour_in_the_same_layout_is_cheaper(question, finished):
     cube = space.encode({k: np.full(n, v) for k, v in values.items()})
     real = np.array([v.kind == "real" for v in space.variables])
     rng = np.random.default_rng(0)
-    moved = np.clip(cube + real * rng.standard_normal(cube.shape) * 10.0 ** rng.uniform(-4, -1, (n, 1)), 0, 1)
-    points = np.stack([space.decode(np.where(real, moved, cube))[k] for k in space.names], axis=1)
     row = np.array([[finished.layout[k] for k in ("tp", "pp", "dp", "ep", "batch")]] * n)
     form = np.full(n, p.grid.formats.index(finished.layout["format"]))
-    costs = exact(p, points, row, form)
+    costs = []
+    for _ in range(DRAWS):  # the optimum lies where several limits meet: few neighbours keep them all
+        moved = np.clip(cube + real * rng.standard_normal(cube.shape) * 10.0 ** rng.uniform(-4, -1, (n, 1)), 0, 1)
+        points = np.stack([space.decode(np.where(real, moved, cube))[k] for k in space.names], axis=1)
+        costs.append(exact(p, points, row, form))
     assert np.isfinite(costs).sum() > n // 10
-    assert costs.min() >= finished.cost * (1 - 2e-6)
+    assert np.min(costs) >= finished.cost * (1 - 2e-6)
 
 
 @pytest.mark.parametrize("name, change", [("tpot", 2e-6), ("peak", 1e12)])

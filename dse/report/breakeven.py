@@ -250,7 +250,7 @@ def draw_flips(record: FlipsInfo) -> D.Canvas:
     axes.set_yticks(range(len(shown)), [N.assumption(f.lever) for f in shown], fontsize=7)
     axes.tick_params(axis="y", length=0)
     beyond = f"; beyond it: {names.pop()}" if len(names) == 1 else ""
-    axes.set_xlabel(f"multiple at which the ranking changes (full: designs follow, hollow: designs held{beyond}); line: 90 % interval")
+    axes.set_xlabel(f"multiple at which the ranking changes; line: 90 % interval\nfull: designs follow, hollow: designs held{beyond}")
     axes.grid(True, axis="x")
     return canvas
 
