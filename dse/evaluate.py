@@ -38,6 +38,7 @@ from dse.types import (
     Number,
     Prices,
     SlackParts,
+    Slacks,
     TimeParts,
     Workload,
     pytree,
@@ -255,9 +256,9 @@ def total_cost(parts: CostParts) -> Number:
     return sum(getattr(parts, f.name) for f in fields(CostParts))
 
 
-def worst_slack(slack: SlackParts) -> Number:
-    """The tightest of all limits [1]."""
-    return functools.reduce(jnp.minimum, (getattr(slack, f.name) for f in fields(SlackParts)))
+def worst_slack(slack: SlackParts | Slacks) -> Number:
+    """The tightest of all limits, those of a deployment or of a chip alone [1]."""
+    return functools.reduce(jnp.minimum, (getattr(slack, f.name) for f in fields(slack)))
 
 
 def _evaluate(d: Deployment) -> Metrics:

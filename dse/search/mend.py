@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import jax
@@ -16,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dse.chips import FAMILIES
+from dse.evaluate import worst_slack
 from dse.search.designs import Shop
 from dse.space import take
-from dse.types import FamilyConstants, Number, Process, Slacks, Technology
+from dse.types import FamilyConstants, Number, Process, Technology
 
 POINTS = 16  # of a step that are looked at together
 LOOKS = 4  # each within the part that the one before has found
@@ -30,8 +30,7 @@ END = 1e-6  # of a range: what comes so near to its end stands there
 
 @functools.partial(jax.jit, static_argnums=0)
 def _worst(family: str, values: Mapping[str, Any], process: Process, technology: Technology, constants: FamilyConstants) -> Number:
-    slack = FAMILIES[family].build(values, process, technology, constants).chip.slack
-    return functools.reduce(jnp.minimum, (getattr(slack, f.name) for f in fields(Slacks)))
+    return worst_slack(FAMILIES[family].build(values, process, technology, constants).chip.slack)
 
 
 @functools.partial(jax.jit, static_argnums=0)
