@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 
 import jax
 import numpy as np
@@ -118,6 +119,16 @@ def test_a_rate_is_what_was_counted_over_the_time_that_it_took():
         return 10.0
 
     assert bench.rate(once, 4.0, lambda: now[0]) == pytest.approx(20.0)
+
+    waits = cycle((0.5, 0.5, 0.5, 0.5, 3.0))
+
+    def disturbed():
+        now[0] += next(waits)
+        return 10.0
+
+    found = bench.rates(disturbed, 40.0, lambda: now[0])
+    assert len(found) >= 3
+    assert min(found) < bench.rate(disturbed, 40.0, lambda: now[0]) <= 20.0  # disturbances make no rate better
 
 
 def test_families_share_their_compiled_functions_and_costs_stay(cat):

@@ -84,5 +84,5 @@ def kernel_of(arguments: tuple[Any, ...], n: int) -> Kernel:
 @functools.lru_cache(maxsize=64)
 def _kernel(tree: Any, shapes: tuple[tuple[int, ...], ...], n: int, same: tuple[tuple[int, int], ...]) -> Kernel:
     examples = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(s, np.float32) for s in shapes])
-    s = staged(priced, examples, (n, SLICE), dict(same))
+    s = staged(priced, examples, (n, examples[3].batch.shape[1]), dict(same))
     return Kernel(jax.jit(s.chips), jax.jit(s.layouts), compiled(s.both))

@@ -24,6 +24,8 @@ from dse.types import LLM, Chip, Deployment, Layout, Number, Prices, Workload, n
 
 LAYERS_PER_STAGE = (1, 2, 3, 4, 5, 8, 10, 16, 20, 27, 40)
 KEPT = 2**27  # bytes of what depends on layouts alone, kept for each format and case
+WIDTHS = tuple(16 * lines for lines in range(47, 80, 2))  # of slices, odd numbers of cache lines near that of SLICE
+WASTE = 0.05  # of the layouts: what a last slice may be filled up with before another width is taken
 AHEAD = 3  # slices on their way while the results of an earlier one are read
 MARGIN = 1e-5  # single precision keeps this far from a limit, so that the exact evaluation meets it
 
@@ -132,63 +134,78 @@ def single(tree: Any) -> Any:
 class Deck:
     """All layouts of a table in one format for one case, smallest need of memory first, cut into slices of one shape.
 
-    What depends on layouts alone is computed once for each slice, and kept (``KEPT`` bytes at most) for the next block of chips.
+    What depends on layouts alone is computed once for each slice, and kept (``KEPT`` bytes at most) for the next block of chips. All blocks
+    share their numbers and differ in their columns alone (``Memo.renew``).
     """
 
     def __init__(self, case: Case, table: np.ndarray, fmt: str, held: float) -> None:
         self.case, self.table, self.fmt, self.held = case, table, fmt, held
         self.mixture = is_mixture(case.model)
-        self.model, self.workload = single(cut.trimmed(case.model)), single(case.workload)
+        self.model, self.workload, self.prices = (single(x) for x in (cut.trimmed(case.model), case.workload, case.prices))
         parts = [self._layouts(np.minimum(np.arange(a, a + SLICE), len(table) - 1)) for a in range(0, len(table), SLICE)]
         needs = [_needs(self.model, self.workload, part, np.float32(held)) for part in parts]
         weights, kv, shaped = (np.concatenate([np.asarray(x[i]) for x in needs])[: len(table)] for i in range(3))
         rows = np.flatnonzero(shaped)
         self.rows = rows[np.argsort((weights + kv)[rows], kind="stable")]
         self.weights, self.kv = weights[self.rows], kv[self.rows]
+        self.width = width(len(self.rows))
         self._fronts: dict[int, jax.Array] = {}
-        self._kernels: dict[Any, Kernel] = {}
+        self._kernel: Kernel | None = None
+        self._shared: list[Any] = []  # the kernel's arguments; None where the chips differ
+        self._columns: list[int] = []  # which those are
 
     def _layouts(self, rows: np.ndarray) -> Layout:
         return to_layout(self.table[rows], self.fmt, self.mixture, axis=1, dtype=np.float32)
 
     def fitting(self, chips: Chip) -> np.ndarray:
         """Which layouts the roomiest chip of a block could hold: weights and cache against its stores."""
-        room = (chips.sram.capacity_byte + chips.memory.capacity_byte) * (1.0 - chips.kernels.system.reserve_share) * (1.0 - F32_TOLERANCE)
-        return (self.kv <= np.max(room)) & (self.weights + self.kv <= np.max(room + chips.weight_store.capacity_byte))
+        stores = chips.sram.capacity_byte, chips.memory.capacity_byte, chips.weight_store.capacity_byte, chips.kernels.system.reserve_share
+        sram, memory, fixed, reserve = single(stores)
+        room = (sram + memory) * (1.0 - reserve) * (1.0 - F32_TOLERANCE)
+        return (self.kv <= np.max(room)) & (self.weights + self.kv <= np.max(room + fixed))
 
     def part(self, start: int) -> np.ndarray:
         """Rows of the table in a slice; the last one is filled up with its last row, which changes no minimum."""
-        return self.rows[np.minimum(np.arange(start, start + SLICE), len(self.rows) - 1)]
+        return self.rows[np.minimum(np.arange(start, start + self.width), len(self.rows) - 1)]
 
-    def arguments(self, chips: Chip, start: int, prices: tuple[Prices, ...]) -> tuple[Any, ...]:
+    def arguments(self, chips: Chip, start: int) -> tuple[Any, ...]:
         """What ``priced`` takes for a slice."""
         ttft = np.float32(self.case.ttft_limit_s * (1.0 - MARGIN))
-        return chips, self.model, self.workload, self._layouts(self.part(start)), prices, ttft
+        return single(chips), self.model, self.workload, self._layouts(self.part(start)), self.prices, ttft
 
-    def dealt(self, chips: Chip, n: int, prices: tuple[Prices, ...]) -> Iterator[tuple[int, int, Any]]:
+    def _compiled(self, chips: Chip, n: int) -> Kernel:
+        """The kernel of this deck; what all blocks share is put where it computes."""
+        if self._kernel is None:
+            given = self.arguments(chips, 0)
+            self._kernel = kernel_of(given, n)
+            self._columns = [i for i, x in enumerate(jax.tree.leaves(chips)) if np.size(x) > 1]
+            self._shared = jax.device_put(jax.tree.leaves(given))
+        return self._kernel
+
+    def dealt(self, chips: Chip, n: int) -> Iterator[tuple[int, int, Any]]:
         """Every slice that a chip of the block could hold: where it starts, how many of its layouts fit, times and costs (n, m)."""
         fits = self.fitting(chips)
-        starts = [start for start in range(0, len(fits), SLICE) if fits[start : start + SLICE].any()]
-        if not starts:
+        parts = [(start, int(fits[start : start + self.width].sum())) for start in range(0, len(fits), self.width)]
+        parts = [(start, count) for start, count in parts if count]
+        if not parts:
             return
         if n == 1:
-            for start in starts:
-                yield start, int(fits[start : start + SLICE].sum()), alone(*self.arguments(chips, start, prices))
+            for start, count in parts:
+                yield start, count, alone(*self.arguments(chips, start))
             return
-        leaves = jax.tree.leaves(self.arguments(chips, starts[0], prices))
-        shapes = tuple(np.shape(x) for x in leaves)
-        if shapes not in self._kernels:
-            self._kernels[shapes] = kernel_of(self.arguments(chips, starts[0], prices), n)
-        kernel = self._kernels[shapes]
-        fronts = kernel.chips(leaves)
-        for start in starts:
+        kernel = self._compiled(chips, n)
+        given, leaves = list(self._shared), jax.tree.leaves(chips)
+        for i in self._columns:
+            given[i] = np.asarray(leaves[i], np.float32)
+        fronts = kernel.chips(given)
+        for start, count in parts:
             if start in self._fronts:
                 front = self._fronts[start]
             else:
-                front = kernel.layouts(jax.tree.leaves(self.arguments(chips, start, prices)))
+                front = kernel.layouts(jax.tree.leaves(self.arguments(chips, start)))
                 if (len(self._fronts) + 1) * front.nbytes <= KEPT:
                     self._fronts[start] = front
-            yield start, int(fits[start : start + SLICE].sum()), kernel.both(*fronts, front)
+            yield start, count, kernel.both(*fronts, front)
 
 
 class Memo:
@@ -196,21 +213,44 @@ class Memo:
 
     def __init__(self) -> None:
         self._decks: dict[Any, Deck] = {}
-        self._shared: Any = None
+        self._leaves: list[Any] = []
+        self.n = 0  # chips of a block
 
     def deck(self, case: Case, table: np.ndarray, fmt: str, chips: Chip) -> Deck:
         """The deck of a case and format."""
         key = (id(case), id(table), fmt)
         if key not in self._decks:
-            self._decks[key] = Deck(case, table, fmt, float(np.min(chips.kernels.system.kv_fill)) * float(case.workload.output_tokens))
+            held = float(np.min(single(chips.kernels.system.kv_fill))) * float(np.float32(case.workload.output_tokens))
+            self._decks[key] = Deck(case, table, fmt, held)
         return self._decks[key]
 
-    def renew(self, chips: Chip) -> None:
-        """Forget all decks if these chips share other numbers than those before."""
+    def renew(self, chips: Chip) -> int:
+        """Forget all decks if these chips share other numbers than those before. Returns how many chips a block has."""
         leaves = jax.tree.leaves(chips)
-        shared = [np.asarray(x).tobytes() if np.size(x) == 1 else np.shape(x) for x in leaves]
-        if shared != self._shared:
-            self._decks, self._shared = {}, shared
+        if len(leaves) != len(self._leaves) or not all(a is b or _shared(a, b) for a, b in zip(leaves, self._leaves, strict=True)):
+            self._decks, self.n = {}, max(np.size(x) for x in leaves)
+        self._leaves = leaves
+        return self.n
+
+
+def _shared(a: Any, b: Any) -> bool:
+    """Whether two leaves are the same number, or two columns of one length."""
+    return np.shape(a) == np.shape(b) and (np.size(a) > 1 or np.asarray(a).tobytes() == np.asarray(b).tobytes())
+
+
+def width(layouts: int) -> int:
+    """Layouts of a slice: ``SLICE``, or near it the width that fills up its last slice best, where ``SLICE`` would waste much of that.
+
+    >>> width(500), width(1000), width(2142), width(19000)
+    (1008, 1008, 1072, 1008)
+    """
+
+    def wasted(m: int) -> int:
+        return -layouts % m
+
+    if layouts < SLICE or wasted(SLICE) <= WASTE * layouts:
+        return SLICE
+    return min(WIDTHS, key=lambda m: (wasted(m), -m))
 
 
 def screen(
@@ -234,23 +274,20 @@ def screen(
 
     Returns: ``Best`` and the number of evaluations.
     """
-    chips32, prices = single(chips), single(case.prices)
     limits = np.asarray(np.asarray(limits_s) * (1.0 - MARGIN), np.float32)
-    on_device = jnp.asarray(limits)
-    n = max(np.size(x) for x in jax.tree.leaves(chips))
+    memo = Memo() if memo is None else memo
+    n = memo.renew(chips)
     shape = (len(case.prices), len(limits_s), n)
     best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1), fastest=np.full(n, np.inf))
-    memo = Memo() if memo is None else memo
-    memo.renew(chips32)
     done = 0
     waiting: deque[Any] = deque()
     for f, name in enumerate(grid.formats):
         may = np.ones(n, bool) if permitted is None else permitted[:, f] > 0
         if not may.any() or not len(table):
             continue
-        deck = memo.deck(case, table, name, chips32)
-        for start, fitting, (tpot, costs) in deck.dealt(chips32, n, prices):
-            waiting.append((tpot, costs, reduced(tpot, costs, on_device), deck.part(start), f, may, np.float32(grid.worth.get(name, 1.0))))
+        deck = memo.deck(case, table, name, chips)
+        for start, fitting, (tpot, costs) in deck.dealt(chips, n):
+            waiting.append((tpot, costs, reduced(tpot, costs, limits), deck.part(start), f, may, np.float32(grid.worth.get(name, 1.0))))
             done += n * fitting
             if len(waiting) > AHEAD:
                 _take(best, limits, with_layout, *waiting.popleft())
@@ -276,14 +313,25 @@ def _take(
     np.minimum(best.fastest, np.where(may, np.asarray(least[1]), np.inf), out=best.fastest)
     better = found < best.cost
     if with_layout and better.any():
-        times, prices = np.asarray(tpot), [np.asarray(c) for c in costs]
-        s, k, c = np.nonzero(better)
-        for scenario in np.unique(s):
-            at = s == scenario
-            meets = (times[c[at]] <= limits[k[at], None]) & (prices[scenario][c[at]] / worth == found[scenario, k[at], c[at], None])
-            best.layout[scenario, k[at], c[at]] = rows[meets.argmax(axis=1)]
+        times = np.asarray(tpot)
+        for scenario in np.flatnonzero(better.any(axis=(1, 2))):
+            k, c = np.nonzero(better[scenario])
+            prices = np.asarray(costs[scenario]) if worth == 1 else np.asarray(costs[scenario]) / worth
+            best.layout[scenario, k, c] = rows[_where(prices, times, found[scenario, k, c], limits[k], c)]
         best.format[better] = f
     best.cost[better] = found[better]
+
+
+def _where(costs: np.ndarray, times: np.ndarray, found: np.ndarray, limits: np.ndarray, chip: np.ndarray) -> np.ndarray:
+    """The first layout of a slice that costs what was found for a chip and is within the limit; many limits have one answer."""
+    pairs = chip.astype(np.int64) << 32 | found.astype(np.float32).view(np.int32)
+    _, first, back = np.unique(pairs, return_index=True, return_inverse=True)
+    at = (costs[chip[first]] == found[first, None]).argmax(axis=1)[back]
+    slow = np.flatnonzero(times[chip, at] > limits)  # the first layout of this cost is not within this limit, another one is
+    if len(slow):
+        meets = (times[chip[slow]] <= limits[slow, None]) & (costs[chip[slow]] == found[slow, None])
+        at[slow] = meets.argmax(axis=1)
+    return at
 
 
 # --- one chip, exactly -----------------------------------------------------------------------------------------------------
