@@ -15,13 +15,14 @@ import dse
 from dse.catalog.host import offload
 from dse.certificates import problem_of
 from dse.equations.collectives import passing
+from dse.equations.roofline import experts_ffn
 from dse.errors import InputError
 from dse.evaluate import as_floats, machine, prefill_step
 from dse.questions import questions_of
 from dse.results import of_stated_worth
 from dse.search.layouts import Grid, best_layouts
 from dse.study import parse_study, read_study
-from dse.types import Arrivals, Layout, Workload
+from dse.types import Arrivals, Layout, Moe, Workload
 from tests.des import Engine, lognormal, simulate
 
 
@@ -117,6 +118,22 @@ def test_one_further_copy_a_rank_levels_a_known_load(experts, ranks):
     rng = np.random.default_rng(1)
     found = np.array([placed(rng, experts, ranks, 1.2, ranks) for _ in range(20)])
     assert found[:, 0].mean() < 0.05 * found[:, 1].mean() and found[:, 1].mean() > 0.5
+
+
+def test_the_busiest_rank_evens_out_with_the_experts_it_holds():
+    """The excess that the equation lets a rank of 32 experts have lies between those of loads drawn from two power laws."""
+    c = Moe(floor_s=0.0, compute_efficiency=1.0, memory_efficiency=1.0, activation_efficiency=1e9, tile_token=0.0, imbalance=2.0)
+
+    def excess(experts):  # computing only: 8 ranks, as many rows on each
+        even, uneven = (float(experts_ffn(1e6, 1.0, 1.0, 3.0, experts, 1.0, 8.0, u, 0.0, c, 1.0, 1e-12, 0.0).total) for u in (0.0, 1.0))
+        return uneven / even - 1.0
+
+    def drawn(alpha, held):
+        load = np.random.default_rng(2).pareto(alpha, (3000, 8, held)) + 1.0
+        return (load.sum(2).max(1) / load.sum(2).mean(1) - 1.0).mean()
+
+    assert excess(8.0) == pytest.approx(2.0 * 7 / 8, rel=1e-6)
+    assert drawn(1.2, 32) / drawn(1.2, 1) > excess(256.0) / excess(8.0) > drawn(2.0, 32) / drawn(2.0, 1)
 
 
 def test_redundant_experts_trade_memory_for_balance(cat):

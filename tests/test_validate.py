@@ -188,8 +188,10 @@ def test_balanced_routing_deals_experts_in_turn():
         even, random = (case({**row, "tokens": str(tokens), "routing": r}).sizes for r in ("balanced", ""))
         assert float(experts_hit(256.0, 8.0, even["distinct"])) == pytest.approx(dealt, rel=1e-6)
         assert float(experts_hit(256.0, 8.0, random["distinct"])) <= dealt * (1 + 1e-9)
-    lonely = case({**row, "num_experts": "8", "topk": "2", "tokens": "1", "routing": "balanced"}).sizes
-    assert float(experts_hit(8.0, 2.0, lonely["distinct"])) == pytest.approx(8.0)  # the timed rank always has one
+    for routing in ("balanced", "power_law_1.2"):
+        lonely = case({**row, "num_experts": "8", "topk": "2", "tokens": "1", "routing": routing}).sizes
+        assert float(experts_hit(8.0, 2.0, lonely["distinct"])) == pytest.approx(8.0)  # the timed rank always has one
+    assert case({**row, "tokens": "64", "routing": "power_law_1.2"}).sizes["distinct"] == 64
 
 
 def test_rows_without_an_equation_say_so():

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import TINY, filled_share, monotone, power, shares, smooth_max
+from dse.equations.smooth import TINY, filled_share, monotone, power, root, shares, smooth_max
 from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytree
 
 # Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
@@ -19,6 +19,9 @@ P_GEMM = 2
 P_DECODE = 4
 P_PREFILL = 2
 P_MOE = 4
+P_SPREAD = (
+    4  # root of the experts of a rank by which uneven loads even out: drawn from power laws of exponent 1 to 2 it lies between 3 and 10
+)
 P_REACH = 4  # sharpness with which a cache outgrows the last-level cache
 
 
@@ -302,8 +305,10 @@ def experts_ffn(
         t = t_0 + \left\| \frac{2 a d I}{e_f P}\,(i R + m_0 H),\ \frac{a H d I b_w}{e_b B} \right\|_4
         + \frac{R(4d + 6I) + 4Td}{e_a B} + H t_h
 
-    where i = 1 + u i_0 (1 - 1/ep) is the load of the busiest rank under uneven routing. It does not depend on m: if it grew with the
-    tokens, twice the tokens could take more than twice the time, which two batches one after the other never do.
+    where :math:`i = 1 + u\, i_0 (1 - 1/ep) (ep/E)^{1/4}` is the load of the busiest rank under uneven routing. The more experts a rank
+    holds, the more their loads even out: slower than independent loads of one size would (the root), for few experts take most of a power
+    law. It does not depend on m: if it grew with the tokens, twice the tokens could take more than twice the time, which two batches one
+    after the other never do.
 
     Args:
         tokens: Tokens of the whole expert-parallel group, T [token].
@@ -335,7 +340,8 @@ def experts_ffn(
     rows = tokens * per_token / expert_parallel
     if redundant is not None:
         uneven = uneven * jnp.clip(1.0 - redundant / expert_parallel, 0.0, 1.0)
-    busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel)
+    alone = jnp.minimum(expert_parallel / jnp.maximum(experts, 1.0), 1.0)  # one over the experts of a rank
+    busiest = 1.0 + uneven * constants.imbalance * (1.0 - 1.0 / expert_parallel) * root(alone, P_SPREAD)
     padded = rows * busiest + hit * constants.tile_token
     compute = 2.0 * matrices * padded * hidden * width / (constants.compute_efficiency * peak_flop_per_s)
     weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte

@@ -29,7 +29,7 @@ class Moe:
     memory_efficiency: Number
     activation_efficiency: Number
     tile_token: Number  # tokens an expert's tile is padded by
-    imbalance: Number  # extra rows of the busiest rank under uneven routing
+    imbalance: Number  # extra rows of the busiest rank under uneven routing where a rank holds one expert, relative to the mean
     hit_s: Number = 0.0  # seconds for each expert hit: its tile starts and its weights are fetched from another place
 
 

@@ -197,6 +197,8 @@ def dealt_tokens(tokens: float, experts: float, chosen: float, ep: float) -> flo
 
     >>> round(dealt_tokens(1.0, 256.0, 8.0, 1.0), 6), round(dealt_tokens(16.0, 256.0, 8.0, 1.0), 2)
     (1.0, 21.83)
+    >>> round(dealt_tokens(0.0, 256.0, 8.0, 8.0), 6)  # the rank that is timed has an expert to run
+    1.0
     """
     hit = min(max(tokens * chosen, ep), experts)
     missed = max(1.0 - hit / experts, DEALT_ALL)
@@ -207,6 +209,7 @@ def experts(row: Row) -> Case:
     """Fused mixture-of-experts feed-forward of one rank."""
     kind = kernel_class(row)
     tokens, experts, chosen, ep = number(row, "tokens"), number(row, "num_experts"), number(row, "topk"), number(row, "moe_ep", 1.0)
+    dealt = dealt_tokens(tokens, experts, chosen, ep)
     sizes = {
         "tokens": tokens,
         "hidden": number(row, "hidden_size"),
@@ -215,7 +218,7 @@ def experts(row: Row) -> Case:
         "per_token": chosen,
         "ep": ep,
         "uneven": 1.0 if row.get("routing", "").startswith("power_law") else 0.0,
-        "distinct": dealt_tokens(tokens, experts, chosen, ep) if row.get("routing") == "balanced" else tokens,
+        "distinct": dealt if row.get("routing") == "balanced" else max(tokens, dealt_tokens(0.0, experts, chosen, ep)),
     }
     return Case("experts", f"moe.{kind}", kind, sizes, variant=row.get("precision_weights", ""))
 
