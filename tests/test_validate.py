@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dse.calibrate.engine import OFFLINE, steps_of
 from dse.catalog import load_catalog
 from dse.equations.roofline import experts_hit
+from dse.equations.serving import balance_wait_steps
 from dse.errors import InputError
 from dse.evaluate import ideal
 from dse.paths import data_dir
@@ -324,7 +326,7 @@ def evaluators(catalog):
     names = ("nvidia-h100-sxm", "nvidia-b200-sxm", "amd-mi355x")
     plain = Chips(catalog, {})
     known = {n: dataclasses.replace(on, chip=ideal(on.chip)) for n in names if (on := plain.find(n)) is not None}
-    none = {"host_s": 0.0, "first_token_s": 0.0, "queue": 0.0, "pickup_steps": 0.0, "waiting": 0.0}
+    none = {"host_s": 0.0, "first_token_s": 0.0, "queue": 0.0, "pickup_steps": 0.0, "waiting": 0.0, "balance_steps": 0.0}
     return Evaluator(plain, catalog), Evaluator(Chips(catalog, {}, known), catalog, lambda chip, engine: none)
 
 
@@ -405,7 +407,8 @@ def test_an_engine_changes_waiting_and_host_time_but_no_work(catalog):
     run = in_engine(chip, "sglang", {}, True)
     differs = {f.name for f in dataclasses.fields(chip.kernels.system)
                if getattr(chip.kernels.system, f.name) != getattr(run.kernels.system, f.name)}  # fmt: skip
-    assert differs <= {"host_s", "interference", "first_token_s", "queue", "pickup_steps", "waiting"} and differs
+    waits = {"first_token_s", "queue", "pickup_steps", "waiting", "balance_steps"}
+    assert differs <= {"host_s", "interference", *waits} and differs and not run.kernels.system.balance_steps
     assert dataclasses.replace(run.kernels, system=chip.kernels.system) == chip.kernels
     assert in_engine(chip, "", {}, False).kernels.system.queue == 0.0 and in_engine(chip, "", {}, True) is chip
 
@@ -418,6 +421,23 @@ def test_an_engine_is_known_by_its_release_and_an_unseen_one_is_the_latest():
     older, latest = engines["trtllm-1-0"], engines["trtllm"]
     assert base_of(older.id) == latest.id and older.values.keys() == latest.values.keys()
     assert older.values["host_s"] == latest.values["host_s"] and older.values["waiting"] != latest.values["waiting"]
+
+
+def test_ranks_that_start_prompts_together_wait_as_long_as_a_simulated_queue():
+    rng, batch, answer = np.random.default_rng(0), 16.0, 512.0
+    for ranks in (1, 2, 4, 8):
+        times = np.cumsum(rng.exponential(answer / batch / ranks, (20_000, ranks)), axis=1)  # of one request a rank, whichever comes
+        waits = (times[:, -1:] - times).mean()
+        assert balance_wait_steps(1e6, ranks, batch, answer) == pytest.approx(waits, rel=0.03, abs=1e-9)
+        capped = [float(balance_wait_steps(t, ranks, batch, answer)) for t in (0.0, 10.0, 60.0, 1e3)]
+        assert capped == sorted(capped) and capped[0] == 0.0 and capped[1] <= 10.0 / 2.0
+
+
+def test_queued_runs_tell_only_of_releases_without_latencies(catalog):
+    steps = steps_of(SHIPPED, catalog)
+    queued = {s.run.engine for s in steps if s.what == OFFLINE}
+    assert queued and not queued & {s.run.engine for s in steps if s.what != OFFLINE}
+    assert all(s.seconds > 0 and s.run.queued and "L40S" not in s.run.chip for s in steps if s.what == OFFLINE)
 
 
 def test_queued_requests_keep_every_place_busy(evaluators):

@@ -28,7 +28,12 @@ APART = ("nvidia-l40s",)
 LEFT_OUT_NAMES = {"by_shape": "shape", "by_shape_p90": "shape_p90"}
 FEW = (0, 3, 8, 20)  # rows of a new chip
 ENOUGH = 2 * max(FEW)  # rows of a chip below which an error on the unseen says little
-SYSTEM_KINDS = {"tpot_s": "TPOT, aggregated", "ttft_s": "TTFT, aggregated", "latency_s": "static batch, NeMo"}
+SYSTEM_KINDS = {
+    "tpot_s": "TPOT, aggregated",
+    "ttft_s": "TTFT, aggregated",
+    "latency_s": "static batch, NeMo",
+    "offline_s": "offline, TensorRT-LLM 0.14",
+}
 
 
 def kind_of(part: str, chip: str) -> str:

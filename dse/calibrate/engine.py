@@ -19,16 +19,19 @@ from dse.calibrate.files import Lines, line, pooled, wider
 from dse.calibrate.fit import QUANTILE_90, Constant
 from dse.calibrate.plan import Plan, SystemLeaf
 from dse.catalog import Catalog
-from dse.units import to_si
 from dse.validate.engines import base_of, engine_of
 from dse.validate.resolve import Chips
 from dse.validate.rows import every_row, excluded_by, read_folder, read_rules
 from dse.validate.runs import Models, Run, run_of
 from dse.validate.shapes import Unpredictable
-from dse.validate.systems import Evaluator, latency_of
+from dse.validate.summary import APART
+from dse.validate.systems import Evaluator, latency_of, metric_of, unit_of_row
 
 METRICS = {"tpot": "tpot_s", "tpot_mean": "tpot_s", "ttft": "ttft_s", "ttft_mean": "ttft_s", "ttft_median": "ttft_s"}
 LATENCY = "latency_s"  # of whole requests of a static batch, where a table gives nothing else
+OFFLINE = "offline_s"  # from one output token of a queued run to the next: what a release is fitted to that no serving run names
+RATE = "output_throughput_total"
+KNOWN = {"aggregated": METRICS, "static batch": {"e2e_latency": LATENCY}, "offline max throughput": {RATE: OFFLINE}}
 SOURCE = "dse-system-fit"
 ALL = "all"
 LEFT_OUT = ("chip", "model", "engine")
@@ -64,12 +67,15 @@ class SystemFit:
 
 
 def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
-    """Latencies of aggregated runs: no flag, not excluded, no speculative decoding, a known engine."""
+    """Latencies of aggregated runs, and rates of queued ones: no flag, not excluded, no speculative decoding, a known engine.
+
+    Queued runs count for releases of which no latency is known: the others are predicted with what their latencies give.
+    """
     tables, _ = read_folder(folder)
-    models, rules = Models(catalog), read_rules()
+    models, rules, chips = Models(catalog), read_rules(), Chips(catalog, {})
     found = []
     for file, row in every_row(tables):
-        metrics = {"aggregated": METRICS, "static batch": {"e2e_latency": LATENCY}}.get(row.get("mode", ""), {})
+        metrics = KNOWN.get(row.get("mode", ""), {})
         if row.get("metric") not in metrics or row.get("flag") or excluded_by(rules, file, row):
             continue
         engine = engine_of(row["software"])
@@ -79,8 +85,11 @@ def steps_of(folder: Path, catalog: Catalog) -> list[Step]:
             continue
         if engine:
             group = (row["chip"], run.model, base_of(engine), row["precision_weights"])
-            found.append(Step(run, metrics[row["metric"]], float(row["value"]) * to_si(1.0, row["unit"]), group))
-    return found
+            what, value = metrics[row["metric"]], float(row["value"]) * unit_of_row(row)
+            found.append(Step(run, what, 1.0 / value if what == OFFLINE else value, group))
+    served = {s.run.engine for s in found if s.what != OFFLINE}
+    apart = {s.run.chip for s in found if getattr(chips.find(s.run.chip), "id", "") in APART}
+    return [s for s in found if s.what != OFFLINE or not (s.run.engine in served or s.run.chip in apart)]
 
 
 def owner(leaf: SystemLeaf, run: Run) -> str:
@@ -97,9 +106,13 @@ def predicted(steps: Sequence[Step], catalog: Catalog, chips: Chips, values: Cal
     """Predicted latencies with leaves of ``types.System`` given by chip and engine [s]."""
     evaluator = Evaluator(chips, catalog, values)
     evaluator.settle(s.run for s in steps)
-    return np.array(
-        [latency_of(s.run, evaluator) if s.what == LATENCY else getattr(evaluator.metrics(s.run, s.run.serving), s.what) for s in steps]
-    )
+
+    def seconds(s: Step) -> float:
+        if s.what == OFFLINE:
+            return 1.0 / metric_of(RATE, s.run, evaluator)
+        return latency_of(s.run, evaluator) if s.what == LATENCY else float(getattr(evaluator.metrics(s.run, s.run.serving), s.what))
+
+    return np.array([seconds(s) for s in steps])
 
 
 class Problem:
@@ -133,8 +146,8 @@ class Problem:
 
         def leaves(chip: str, engine: str) -> dict[str, float]:
             who = owners(chip, engine)
-            centre = {leaf.name: table.get((leaf.name, who.get(leaf.per, ALL)), leaf.value) for leaf in [*self.earlier, *self.leaves]}
-            return {k: v * (1.0 + STEP) if k == scaled else v for k, v in centre.items()}
+            at = [(leaf.name, who.get(leaf.per, ALL)) for leaf in [*self.earlier, *self.leaves]]
+            return {slot[0]: table[slot] * (1.0 + STEP) if slot[0] == scaled else table[slot] for slot in at if slot in table}
 
         return leaves
 
@@ -221,9 +234,10 @@ def note_of(fit: SystemFit, leaf: SystemLeaf, who: str) -> str:
     """Residual of the runs that a constant was fitted to, in words."""
     mine = np.array([owner(leaf, s.run) == who for s in fit.steps])
     size = np.abs(fit.errors[mine])
-    name = {"tpot_s": "time per output token of", "ttft_s": "time to the first token of", LATENCY: "latency of static batches in"}[
-        leaf.what
-    ]
+    name = {
+        "tpot_s": "time per output token of", "ttft_s": "time to the first token of", LATENCY: "latency of static batches in",
+        OFFLINE: "throughput of queued requests in",
+    }[leaf.what]  # fmt: skip
     return f"{name} {mine.sum()} runs: median error {100 * np.median(size):.1f} %, p90 {100 * np.percentile(size, 90):.0f} %"
 
 
@@ -268,7 +282,7 @@ def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) ->
             for engine, c in values.items():
                 text = line(path, c, "fit", note_of(fits[leaf.what], leaf, engine), SOURCE)
                 made.setdefault("_engines", {})[f"{engine}.{leaf.name}"] = text.replace(path, f"{engine}.{leaf.name}", 1)
-        if leaf.what == LATENCY:  # of old software: no mean takes it up
+        if leaf.what in (LATENCY, OFFLINE):  # of old software: no mean takes it up
             continue
         latest = [c for who, c in values.items() if leaf.per != "release" or who == base_of(who)]
         mean = pooled([{leaf.name: c} for c in latest])[leaf.name]

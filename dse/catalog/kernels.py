@@ -78,12 +78,12 @@ def build_kernels(record: Record, constants: Mapping[str, Record] | None = None)
     chain = list(_chain(record, constants or {}))
     missing: list[str] = []
 
-    def leaf(path: str, default: Any) -> float:
+    def leaf(path: str, default: Any) -> float | None:
         for found in chain:
             if path in found.values:
                 return found.values[path].value
         if default is not dataclasses.MISSING:
-            return float(default)
+            return default if default is None else float(default)
         missing.append(f"{record.file}: {path} — found nothing, allowed a number here or in {' or '.join(r.id for r in chain)}")
         return 0.0
 

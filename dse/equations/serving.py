@@ -75,6 +75,27 @@ def slot_wait_s(waiting: Number, output_tokens: Number, tpot_s: Number, batch: N
     return waiting * output_tokens * tpot_s / batch
 
 
+def balance_wait_steps(longest_steps: Number, ranks: Number, batch: Number, output_tokens: Number) -> Number:
+    r"""Mean wait of a new request until every attention rank has one to prefill, at most T decoding steps:
+    :math:`\tfrac12 (1 - 1/d)\,\tau (1 - e^{-T/\tau})` with :math:`\tau = n_{out} / B` steps between two that start on a rank.
+
+    All ranks take a step together, so that a prefill on one of them holds up the others. Engines that balance therefore start prompts on
+    all d ranks in one step, and give a new request to a rank that has none: the k-th waits for d - k more, tau / d apart. The last factor,
+    the chance that a request comes to a rank in time, stands for the end of the wait.
+
+    Args:
+        longest_steps: T, after which a request waits no more [1]. ranks: d [1]. batch: B of one rank [1].
+        output_tokens: Of a request [token].
+
+    References: trtllm-adp-balance
+
+    >>> round(float(balance_wait_steps(60.0, 2.0, 32.0, 1024.0)), 3)  # 8 (1 - exp(-60 / 32))
+    6.773
+    """
+    between = output_tokens / batch
+    return 0.5 * (1.0 - 1.0 / ranks) * between * -jnp.expm1(-longest_steps / between)
+
+
 def requests_per_s(batch: Number, ttft_s: Number, tpot_s: Number, output_tokens: Number) -> Number:
     """Requests finished in a second by a closed loop of ``batch`` requests (Little's law) [1/s].
 

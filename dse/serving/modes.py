@@ -46,7 +46,10 @@ def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model
     tpot = p.decode.time.total + shared
     load = serving.prefill_load(rank, osl, p.per_request_s, tpot)
     slot = serving.slot_wait_s(s.waiting, osl, tpot, layout.batch)
-    ttft = serving.first_token_s(s.first_token_s, tpot, p.prefill.time.total, load, s.queue, rank, slot, s.pickup_steps)
+    steps = s.pickup_steps
+    if s.balance_steps is not None and layout.dp is not None:
+        steps = steps + serving.balance_wait_steps(s.balance_steps, layout.dp, rank, osl)
+    ttft = serving.first_token_s(s.first_token_s, tpot, p.prefill.time.total, load, s.queue, rank, slot, steps)
     power_w = (p.decode.energy_j + rank / osl / p.prompts * p.prefill.energy_j) / tpot
     requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)
     return Loop(tpot_s=tpot, ttft_s=ttft, requests_per_s=requests, chips=p.chips, power_w=power_w, interference_s=shared)

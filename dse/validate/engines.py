@@ -17,6 +17,7 @@ from dse.types import AllReduce, Chip
 from dse.units import to_si
 
 TABLE = Path("constants") / "_engines.toml"
+SAME = {"balance_steps": 0.0}  # leaves that are off, so that the chips of all engines have one structure and compile once
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -75,7 +76,8 @@ def in_engine(chip: Chip, engine: str, leaves: Mapping[str, float], burst: bool,
 
     Without ``burst`` no request waits for others that arrived with it: so does the median one, where a run begins with a wave.
     """
-    values = {**(read_engines()[engine].values if engine else {}), **leaves, **({} if burst else {"queue": 0.0, "waiting": 0.0})}
+    own = {**SAME, **read_engines()[engine].values} if engine else {}
+    values = {**own, **leaves, **({} if burst else {"queue": 0.0, "waiting": 0.0})}
     if not values and all_reduce is None:
         return chip
     kernels = replace(chip.kernels, all_reduce=all_reduce or chip.kernels.all_reduce)
