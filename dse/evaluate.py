@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.equations import finance, queueing
 from dse.equations import layout as cut
 from dse.equations.roofline import Time, scale
@@ -52,6 +53,7 @@ __all__ = [
 
 T = TypeVar("T")
 TIME_PARTS = tuple(f.name for f in fields(TimeParts))
+SMALL = 1024  # elements of a grid below which compiling takes most of the time
 
 
 @pytree()
@@ -321,7 +323,7 @@ def as_floats(tree: T) -> T:
     return jax.tree.map(convert, tree)
 
 
-_jitted = jax.jit(_evaluate)
+_jitted = quickly(_evaluate, most=SMALL)
 
 
 def evaluate(deployment: Deployment) -> Metrics:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.catalog import Catalog
 from dse.catalog.silicon import build_family
 from dse.chips import FAMILIES
@@ -168,7 +169,7 @@ def _column(x: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _builder(family: str):
-    return jax.jit(lambda values, process, technology, constants: FAMILIES[family].build(values, process, technology, constants).chip)
+    return quickly(lambda values, process, technology, constants: FAMILIES[family].build(values, process, technology, constants).chip)
 
 
 def throttled(chip: Chip) -> Chip:

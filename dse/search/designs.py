@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.chips import FAMILIES
 from dse.chips.common import Built
 from dse.search.layouts import Case, Grid, Memo, layout_table, screen
@@ -89,7 +90,7 @@ def alike(chips: Chip, n: int) -> Chip:
     return jax.tree.unflatten(tree, [np.broadcast_to(x, (n, 1)) if v else x for x, v in zip(leaves, _varying(tree), strict=True)])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly, static_argnums=(0,))
 def _varied(family: str, values: Mapping[str, Any], process: Process, technology: Technology, constants: FamilyConstants) -> list[Any]:
     """Leaves of the chips of a block that differ from chip to chip, as columns."""
     chip = FAMILIES[family].build(values, process, technology, constants).chip

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dse.evaluate import Metrics, evaluate
-from dse.search.layouts import Best, Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.search.layouts import Best, Case, Grid, Memo, is_mixture, layout_table, screen, to_layout
 from dse.types import Chip, Deployment, Prices, named_format
 
 BLOCK = 32  # chips screened together: the shape of a usual round of the search, so that nothing is compiled anew
@@ -98,12 +98,12 @@ def together(finalists: Sequence[Finalist]) -> Chip:
 
 def best_of(case: Case, finalists: Sequence[Finalist], chips: Chip, grid: Grid, table: np.ndarray, limits: Sequence[float]) -> Best:
     """Best layouts of all finalists, block by block."""
-    parts = []
+    parts, memo = [], Memo(fit=False)
     allowed = np.array([[float(f in x.formats) for f in grid.formats] for x in finalists])
     for start in range(0, len(finalists), BLOCK):
         at = np.minimum(np.arange(start, start + BLOCK), len(finalists) - 1)
         block = jax.tree.map(lambda x: x[at][:, None], chips)  # noqa: B023
-        parts.append(screen(block, case, grid, table, limits, permitted=allowed[at])[0])
+        parts.append(screen(block, case, grid, table, limits, permitted=allowed[at], memo=memo)[0])
     joined = {
         name: np.concatenate([getattr(p, name) for p in parts], axis=2)[..., : len(finalists)] for name in ("cost", "layout", "format")
     }

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.evaluate import money, performance, total_cost, worst_slack
 from dse.search.rewrite import staged
 from dse.types import LLM, Chip, Layout, Number, Prices, Workload
@@ -85,4 +86,4 @@ def kernel_of(arguments: tuple[Any, ...], n: int) -> Kernel:
 def _kernel(tree: Any, shapes: tuple[tuple[int, ...], ...], n: int, same: tuple[tuple[int, int], ...]) -> Kernel:
     examples = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(s, np.float32) for s in shapes])
     s = staged(priced, examples, (n, examples[3].batch.shape[1]), dict(same))
-    return Kernel(jax.jit(s.chips), jax.jit(s.layouts), compiled(s.both))
+    return Kernel(quickly(s.chips), quickly(s.layouts), compiled(s.both))

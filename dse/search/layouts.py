@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.equations import layout as cut
 from dse.errors import InfeasibleError, InputError
 from dse.evaluate import Metrics, as_floats, evaluate
@@ -114,7 +115,7 @@ def to_layout(rows: np.ndarray, fmt: str | None, mixture: bool = True, axis: int
 # --- a block of chips ------------------------------------------------------------------------------------------------------
 
 
-@jax.jit
+@quickly
 def _needs(model: LLM, workload: Workload, layouts: Layout, held: Number) -> tuple[Number, Number, Number]:
     """Bytes of weights and of cache that a layout needs on a chip, and whether it keeps the rules of division. Shapes (m,)."""
     layouts = cut.planned(layouts, workload)
@@ -138,7 +139,7 @@ class Deck:
     share their numbers and differ in their columns alone (``Memo.renew``).
     """
 
-    def __init__(self, case: Case, table: np.ndarray, fmt: str, held: float) -> None:
+    def __init__(self, case: Case, table: np.ndarray, fmt: str, held: float, fit: bool = True) -> None:
         self.case, self.table, self.fmt, self.held = case, table, fmt, held
         self.mixture = is_mixture(case.model)
         self.model, self.workload, self.prices = (single(x) for x in (cut.trimmed(case.model), case.workload, case.prices))
@@ -148,7 +149,7 @@ class Deck:
         rows = np.flatnonzero(shaped)
         self.rows = rows[np.argsort((weights + kv)[rows], kind="stable")]
         self.weights, self.kv = weights[self.rows], kv[self.rows]
-        self.width = width(len(self.rows))
+        self.width = width(len(self.rows)) if fit else SLICE
         self._fronts: dict[int, jax.Array] = {}
         self._kernel: Kernel | None = None
         self._shared: list[Any] = []  # the kernel's arguments; None where the chips differ
@@ -209,19 +210,23 @@ class Deck:
 
 
 class Memo:
-    """Decks kept from block to block, as long as what the chips of a family share stays the same."""
+    """Decks kept from block to block, as long as what the chips of a family share stays the same.
 
-    def __init__(self) -> None:
+    ``fit``: slices as wide as suits each table, a function compiled for each width; not for tables of passing interest.
+    """
+
+    def __init__(self, fit: bool = True) -> None:
+        self.fit = fit
         self._decks: dict[Any, Deck] = {}
         self._leaves: list[Any] = []
         self.n = 0  # chips of a block
 
     def deck(self, case: Case, table: np.ndarray, fmt: str, chips: Chip) -> Deck:
         """The deck of a case and format."""
-        key = (id(case), id(table), fmt)
+        held = float(np.min(single(chips.kernels.system.kv_fill))) * float(np.float32(case.workload.output_tokens))
+        key = (id(case), id(table), fmt, held)
         if key not in self._decks:
-            held = float(np.min(single(chips.kernels.system.kv_fill))) * float(np.float32(case.workload.output_tokens))
-            self._decks[key] = Deck(case, table, fmt, held)
+            self._decks[key] = Deck(case, table, fmt, held, self.fit)
         return self._decks[key]
 
     def renew(self, chips: Chip) -> int:
@@ -275,7 +280,7 @@ def screen(
     Returns: ``Best`` and the number of evaluations.
     """
     limits = np.asarray(np.asarray(limits_s) * (1.0 - MARGIN), np.float32)
-    memo = Memo() if memo is None else memo
+    memo = Memo(fit=False) if memo is None else memo
     n = memo.renew(chips)
     shape = (len(case.prices), len(limits_s), n)
     best = Best(cost=np.full(shape, np.inf), layout=np.full(shape, -1), format=np.full(shape, -1), fastest=np.full(n, np.inf))

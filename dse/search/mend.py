@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import quickly
 from dse.chips import FAMILIES
 from dse.evaluate import worst_slack
 from dse.search.designs import Shop
@@ -28,12 +29,12 @@ HAIR = 1e-3  # of a range: the least step that a mutation means
 END = 1e-6  # of a range: what comes so near to its end stands there
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly, static_argnums=(0,))
 def _worst(family: str, values: Mapping[str, Any], process: Process, technology: Technology, constants: FamilyConstants) -> Number:
     return worst_slack(FAMILIES[family].build(values, process, technology, constants).chip.slack)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly, static_argnums=(0,))
 def _rising(family: str, values: Mapping[str, Any], process: Process, technology: Technology, constants: FamilyConstants) -> Any:
     """The tightest limit of every chip, and its slopes in the design variables."""
 

@@ -61,7 +61,7 @@ class _Bench:
         self.thin = grid.thinned()
         self.batches = fine_batches(grid.thinned())
         self.wide = [layout_table(case.model, self.thin) for case, _ in question.cases]
-        self.wide_memo, self.memo = Memo(), Memo()
+        self.wide_memo, self.memo = Memo(), Memo(fit=False)
         self.fine: list[tuple[Grid, np.ndarray]] = []
 
     def _chips(self, cube: np.ndarray):
@@ -92,7 +92,7 @@ class _Bench:
             others = [row for row in sorted(votes[c], key=votes[c].__getitem__, reverse=True) if row not in leading]
             rows = self._around(self.wide[c], leading, others)
             self.fine.append((replace(self.thin, formats=tuple(formats[c])), rows))
-        self.memo = Memo()
+        self.memo = Memo(fit=False)
 
     def _around(self, table: np.ndarray, leading: Sequence[int], others: Sequence[int]) -> np.ndarray:
         """Rows with every batch near those given, and for the leading ones with the next narrower and wider cuts too: a batch between

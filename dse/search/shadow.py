@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dse._jax import QUICK
 from dse.chips import FAMILIES
 from dse.equations.silicon import beachfront_m
 from dse.evaluate import money, performance, total_cost
@@ -29,7 +30,6 @@ LIMITS = ("tpot", "ttft", "reticle", "interposer", "beachfront", "heat", "power"
 ACTIVE = 3e-5  # slack below which a limit takes part
 WEIGHT = 1e3  # of the sum of the weights of the cost's gradients being one
 DIRECTIONS = 20  # free variables and extras, filled up: one compiled shape for all families
-QUICK = {"xla_backend_optimization_level": 0}  # compiled in two thirds of the time, for some hundred calls
 WELL = {"xla_backend_optimization_level": 1}  # six times as fast a call, for thousands of them
 FAR = 1e-3  # value over limit below which a limit is out of sight
 AT_END = 1e-6  # distance from the end of a range at which a variable counts as held by it
