@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 
-from dse.equations.smooth import TINY, filled_share, monotone, power, root, shares, smooth_max
+from dse.equations.smooth import TINY, filled_share, lesser, monotone, power, root, shares, smooth_max
 from dse.types import AttentionDecode, AttentionPrefill, Gemm, Moe, Number, pytree
 
 # Exponents of the p-norms, fixed by operator kind (free fits scatter around them; see calibrate).
@@ -216,11 +216,12 @@ def attention_prefill(
     r"""Causal attention over whole prompts, on one chip; the softmax exponential runs at the special-function rate.
 
     .. math::
-        t = t_0 + \left\| \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right) + \frac{w W}{R},\ \frac{M}{e_b B},\
-        t_s S \right\|_2
+        t = t_0 + \left\| c,\ \frac{M}{e_b B},\ t_s S \right\|_2 + h \frac{c\, t_s S}{c + t_s S}, \quad
+        c = \frac{F}{e_f P} + \frac{X}{e_x R}\left(1 + \frac{S_0}{S}\right) + \frac{w W}{R}
 
-    What costs by the token (rotary embedding, rescaling; cache writes, by the key or value) runs at the rate of the vector units, as the
-    exponential does: S_0 comes out alike on chips whose matrix rates differ sevenfold.
+    The walk of one block along its keys does not hide wholly behind the computing of the others: of the lesser of the two a part, h, is
+    added (the last blocks walk alone). What costs by the token (rotary embedding, rescaling; cache writes, by the key or value) runs at
+    the rate of the vector units, as the exponential does: S_0 comes out alike on chips whose matrix rates differ sevenfold.
 
     Args:
         prompt: Tokens of one prompt, S [token].
@@ -247,7 +248,9 @@ def attention_prefill(
     softmax = exponentials / (constants.exp_efficiency * exp_per_s)
     compute = flop / (constants.compute_efficiency * peak_flop_per_s) + softmax * ramp + constants.write_op * written / exp_per_s
     memory = moved_byte / constants.memory_efficiency * s_per_byte
-    return _time(P_PREFILL, blend, constants.floor_s, compute, 0.0, memory, constants.serial_s_per_token * prompt)
+    walk = constants.serial_s_per_token * prompt
+    core = _time(P_PREFILL, blend, constants.floor_s, compute, 0.0, memory, walk)
+    return add(core, only(overhead=constants.unhidden * lesser(compute, walk)))
 
 
 def experts_hit(experts: Number, per_token: Number, tokens: Number) -> Number:

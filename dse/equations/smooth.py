@@ -116,6 +116,18 @@ def shares(p: int, *terms: Number) -> tuple[Number, ...]:
 
 
 @monotone(+1, +1)
+def lesser(x: Number, y: Number) -> Number:
+    r"""About the lesser of two times where they differ much, half of it where they are equal: :math:`xy / (x + y)`.
+
+    Twice both is twice as much, so that a time to which it is added still grows no faster than its terms.
+
+    >>> float(lesser(3.0, 6.0)), float(lesser(0.0, 5.0)), float(lesser(0.0, 0.0))
+    (2.0, 0.0, 0.0)
+    """
+    return x * (y / jnp.maximum(x + y, TINY))
+
+
+@monotone(+1, +1)
 def filled_share(tokens: Number, share: Number) -> Number:
     r"""Probability that at least one of ``tokens`` draws hits something of probability ``share``: :math:`1-(1-s)^T`.
 

@@ -59,6 +59,7 @@ class AttentionPrefill:
     ramp_token: Number  # cost linear in the prompt, as tokens added to those of the exponential
     serial_s_per_token: Number
     write_op: Number = 0.0  # exponentials' worth of time for each key or value written to the cache
+    unhidden: Number = 0.0  # part of the lesser of computing and one block's walk along its keys that does not run beside the other
 
 
 @pytree()
