@@ -63,15 +63,18 @@ def test_the_limit_of_groups_and_one_copy_a_domain_save_what_crosses_the_network
 def test_where_chips_share_an_expert_tokens_are_gathered(cat):
     """ep of 2 over 8 chips: four chips need each token's row, so that it cannot be cheaper to send than ep of 8 is."""
 
-    def exchanged(ep):
+    def exchanged(ep, batch):
         d = dse.Deployment(
             chip=cat.chips["nvidia-h100-sxm"],
             model=cat.models["mixtral-8x7b"],
             workload=Workload(input_tokens=1024.0, output_tokens=1024.0),
-            layout=Layout(dp=8.0, ep=ep, batch=2048.0),
+            layout=Layout(dp=8.0, ep=ep, batch=batch),
             prices=cat.prices["owner-2026"],
             serving="decode",
         )
         return float(plain(d).time_s.collectives)
 
-    assert exchanged(2.0) == pytest.approx(exchanged(1.0)) and exchanged(2.0) >= exchanged(8.0)
+    gathered, shared, whole = (exchanged(ep, 2048.0) for ep in (1.0, 2.0, 8.0))  # bytes count
+    assert shared >= gathered * (1 - 1e-6) and shared >= whole
+    gathered, shared, whole = (exchanged(ep, 8.0) for ep in (1.0, 2.0, 8.0))  # latencies count: those of the exchange between experts
+    assert gathered < shared <= whole
