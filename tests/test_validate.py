@@ -326,7 +326,15 @@ def evaluators(catalog):
     names = ("nvidia-h100-sxm", "nvidia-b200-sxm", "amd-mi355x")
     plain = Chips(catalog, {})
     known = {n: dataclasses.replace(on, chip=ideal(on.chip)) for n in names if (on := plain.find(n)) is not None}
-    none = {"host_s": 0.0, "first_token_s": 0.0, "queue": 0.0, "pickup_steps": 0.0, "waiting": 0.0, "balance_steps": 0.0}
+    none = {
+        "host_s": 0.0,
+        "first_token_s": 0.0,
+        "queue": 0.0,
+        "pickup_steps": 0.0,
+        "waiting": 0.0,
+        "balance_steps": 0.0,
+        "uneven_prompts": 0.0,
+    }
     return Evaluator(plain, catalog), Evaluator(Chips(catalog, {}, known), catalog, lambda chip, engine: none)
 
 
@@ -407,7 +415,7 @@ def test_an_engine_changes_waiting_and_host_time_but_no_work(catalog):
     run = in_engine(chip, "sglang", {}, True)
     differs = {f.name for f in dataclasses.fields(chip.kernels.system)
                if getattr(chip.kernels.system, f.name) != getattr(run.kernels.system, f.name)}  # fmt: skip
-    waits = {"first_token_s", "queue", "pickup_steps", "waiting", "balance_steps"}
+    waits = {"first_token_s", "queue", "pickup_steps", "waiting", "balance_steps", "uneven_prompts"}
     assert differs <= {"host_s", "interference", *waits} and differs and not run.kernels.system.balance_steps
     assert dataclasses.replace(run.kernels, system=chip.kernels.system) == chip.kernels
     assert in_engine(chip, "", {}, False).kernels.system.queue == 0.0 and in_engine(chip, "", {}, True) is chip

@@ -96,6 +96,23 @@ def balance_wait_steps(longest_steps: Number, ranks: Number, batch: Number, outp
     return 0.5 * (1.0 - 1.0 / ranks) * between * -jnp.expm1(-longest_steps / between)
 
 
+def uneven_prefill(uneven: Number, ranks: Number, input_tokens: Number, chunk_tokens: Number) -> Number:
+    r"""Prefill that holds up a rank, relative to that of its own prompts: :math:`1 + u\,(1 - 1/d)\,n_{in} / (n_{in} + c)`.
+
+    All d attention ranks take a step together, at the pace of the slowest. Short prompts fill a chunk of c tokens on every rank; one that
+    is a chunk or more by itself starts on one rank while the others decode, and waits for theirs in turn.
+
+    Args:
+        uneven: u, 0 where all ranks prefill at once [1]. ranks: d [1]. input_tokens: Of a prompt [token]. chunk_tokens: c [token].
+
+    References: trtllm-adp-balance
+
+    >>> uneven_prefill(2.0, 2.0, 8192.0, 8192.0), uneven_prefill(2.0, 1.0, 8192.0, 8192.0)
+    (1.5, 1.0)
+    """
+    return 1.0 + uneven * (1.0 - 1.0 / ranks) * input_tokens / (input_tokens + chunk_tokens)
+
+
 def requests_per_s(batch: Number, ttft_s: Number, tpot_s: Number, output_tokens: Number) -> Number:
     """Requests finished in a second by a closed loop of ``batch`` requests (Little's law) [1/s].
 

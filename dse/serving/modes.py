@@ -42,7 +42,10 @@ class Passes:
 def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model: LLM, fmt: Format) -> Loop:
     """Continuous batching: prefills of others share the chips with everybody's decoding."""
     s, osl, rank = chip.kernels.system, workload.output_tokens, cut.ranks(layout)
-    shared = serving.interference_s(rank, osl, p.per_request_s, s.interference)
+    held = s.interference
+    if s.uneven_prompts is not None and layout.dp is not None:
+        held = held * serving.uneven_prefill(s.uneven_prompts, layout.dp, cut.fresh_tokens(workload), s.chunk_token)
+    shared = serving.interference_s(rank, osl, p.per_request_s, held)
     tpot = p.decode.time.total + shared
     load = serving.prefill_load(rank, osl, p.per_request_s, tpot)
     slot = serving.slot_wait_s(s.waiting, osl, tpot, layout.batch)

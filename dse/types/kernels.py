@@ -118,6 +118,7 @@ class System:
     overlap: Number  # share of communication hidden behind compute
     pickup_steps: Number = 2.0  # decoding steps that a new request waits through until it is taken up and its first token is out
     waiting: Number = 0.0  # requests of a closed loop that stand outside the running batch
+    uneven_prompts: Number | None = None  # prefill that ranks wait for in vain, where prompts as long as a chunk start on one of them alone
     balance_steps: Number | None = None  # decoding steps after which a new request waits no more for one on each other attention rank
     routing_exponent: Number = 1.0  # tokens of a batch choose experts alike: T of them count as T to this power (1: independently)
 

@@ -17,7 +17,10 @@ from dse.types import AllReduce, Chip
 from dse.units import to_si
 
 TABLE = Path("constants") / "_engines.toml"
-SAME = {"balance_steps": 0.0}  # leaves that are off, so that the chips of all engines have one structure and compile once
+SAME = {
+    "balance_steps": 0.0,
+    "uneven_prompts": 0.0,
+}  # leaves that are off, so that the chips of all engines have one structure and compile once
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
