@@ -32,7 +32,7 @@ SYSTEM_KINDS = {
     "tpot_s": "TPOT, aggregated",
     "ttft_s": "TTFT, aggregated",
     "latency_s": "static batch, NeMo",
-    "offline_s": "offline, TensorRT-LLM 0.14",
+    "offline_s": "offline, TensorRT-LLM 0.14 and 0.15",
 }
 
 
