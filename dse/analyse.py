@@ -149,7 +149,7 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
     for s in range(RESAMPLES):
         other = with_values(catalog, {p: float(x[s]) for p, x in zip(sampler.places, values, strict=True)})
         for f, c in enumerate(sides):
-            best = reoptimised(start_of(c, study), other, asked, CHIPS_ANEW, seed, walk=False)
+            best = reoptimised(start_of(c, study), other, asked, CHIPS_ANEW, seed, walk=0)
             again[f, s] = best.cost if best else np.inf
     return compared(ds, families, chosen, np.minimum(again, chosen))  # to keep a design and to cap its power stays open to its owner
 

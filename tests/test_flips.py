@@ -55,8 +55,8 @@ def start(catalog, study):
 
 @pytest.fixture(scope="module")
 def best(start, catalog, asked):
-    found = O.polished(start, catalog, asked, DESIGN, LAYOUT, rounds=1, each=0, cycles=2, walk=False)
-    return O.polished(start, catalog, asked, found.decisions, found.layout, rounds=1, each=0, cycles=2, walk=False)
+    found = O.polished(start, catalog, asked, DESIGN, LAYOUT, rounds=1, each=0, cycles=2, walk=0)
+    return O.polished(start, catalog, asked, found.decisions, found.layout, rounds=1, each=0, cycles=2, walk=0)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def levers(catalog, study):
 def reoptimised_slope(start, catalog, asked, best, lever):
     """Second way: the design polished again with the lever a little larger and a little smaller."""
     books = [scaled(catalog, lever.places, float(np.exp(s * CHANGE))) for s in (1, -1)]
-    costs = [O.polished(start, b, asked, best.decisions, best.layout, rounds=1, each=0, cycles=1, walk=False).cost for b in books]
+    costs = [O.polished(start, b, asked, best.decisions, best.layout, rounds=1, each=0, cycles=1, walk=0).cost for b in books]
     return np.log(costs[0] / costs[1]) / (2 * CHANGE)
 
 

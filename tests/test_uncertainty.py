@@ -271,7 +271,7 @@ def test_options_that_never_lead_are_left_out_and_cost_nothing(cat, question, pa
     u = np.random.default_rng(4).random((C.SAMPLES, len(factors)))
     drawn = Sampler.of(cat, factors).catalog(cat, u)
     every = C.costs_of(pair[0], question, drawn, C.SAMPLES)
-    fewer = C.leading(pair[0], question, drawn, C.SAMPLES)
+    fewer = C.leading(pair[0], question, [drawn], C.SAMPLES)
     assert 0 < len(fewer.who) <= len(pair[0].who)
     kept = C.costs_of(fewer, question, drawn, C.SAMPLES)
     assert (kept >= every).all()

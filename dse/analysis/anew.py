@@ -68,7 +68,7 @@ class Anew:
         near = known or first
         designs = (*start.designs, *([first.decisions] if first else []))
         self.made += 1
-        return reoptimised(replace(start, designs=designs), book, self.asked, BRED, self.seed, near, walk=False)
+        return reoptimised(replace(start, designs=designs), book, self.asked, BRED, self.seed, near, walk=0)
 
     def slope(self, family: str, book: Catalog, found: Finished, places: Iterable[Place]) -> float:
         """d ln (optimal cost) / d ln (lever) under a catalogue, by the envelope theorem."""

@@ -9,7 +9,7 @@ different die, are not checked again, unless the die outgrows the reticle by hal
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXISTING = "existing"
-SAMPLES, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
+SAMPLES, OPTIONS, DESIGNS = 256, 32, 8  # of one compiled call: as fast a sample as in larger ones, and less filled up where few are asked
 RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it
 DEGREES = ("tp", "pp", "dp", "ep")
-RARE = 3  # options that are best less often than that in a first block of samples, of thousands, are left out of the others
+RARE = 3  # options that are best less often than that in some first samples, of thousands, are left out of the others
 SPARE = 2  # larger numbers of pipeline stages that chips which store weights may take, where a sample's store turns out smaller
 
 
@@ -274,17 +274,24 @@ def _limits(question: Question) -> Any:
     return jnp.asarray(np.asarray(question.limits_s) * (1 + MARGIN), jnp.float32)
 
 
-def leading(c: Competitor, question: Question, catalog: Catalog, samples: int) -> Competitor:
-    """The same competitor with the options alone that are best RARE times or more, over samples, owners and limits."""
-    blocks = list(_ways(c, question, catalog, samples))
-    tpot = np.concatenate([np.asarray(t) for t, _ in blocks], axis=1)[:, : len(c.who)]
+def in_blocks(rows: int) -> Iterator[np.ndarray]:
+    """Positions of rows in blocks of SAMPLES; the last row fills up."""
+    for start in range(0, rows, SAMPLES):
+        yield np.minimum(np.arange(start, start + SAMPLES), rows - 1)
+
+
+def leading(c: Competitor, question: Question, catalogs: Iterable[Catalog], samples: int) -> Competitor:
+    """The same competitor with the options alone that are best RARE times or more, over catalogues of samples, owners and limits."""
     counted = np.zeros(len(c.who), int)
-    for i in range(len(question.scenarios)):
-        costs = np.concatenate([np.asarray(x[i]) for _, x in blocks], axis=1)[:, : len(c.who)]
-        for limit in np.asarray(_limits(question)):
-            met = np.where(tpot <= limit, costs, np.inf)
-            best = met.argmin(axis=1)
-            counted += np.bincount(best[np.isfinite(met[np.arange(samples), best])], minlength=len(counted))
+    for catalog in catalogs:
+        blocks = list(_ways(c, question, catalog, samples))
+        tpot = np.concatenate([np.asarray(t) for t, _ in blocks], axis=1)[:, : len(c.who)]
+        for i in range(len(question.scenarios)):
+            costs = np.concatenate([np.asarray(x[i]) for _, x in blocks], axis=1)[:, : len(c.who)]
+            for limit in np.asarray(_limits(question)):
+                met = np.where(tpot <= limit, costs, np.inf)
+                best = met.argmin(axis=1)
+                counted += np.bincount(best[np.isfinite(met[np.arange(samples), best])], minlength=len(counted))
     used = counted >= min(RARE, counted.max())  # all where nothing is feasible in these samples
     return replace(c, who=c.who[used], rows=c.rows[used], formats=tuple(f for f, u in zip(c.formats, used, strict=True) if u))
 

@@ -122,7 +122,7 @@ def time_elasticities(deployments: Sequence[Deployment]) -> np.ndarray:
 
     A model without a hidden unit of time obeys: rates together do minus one less the share of fixed times (that share is the last column).
     """
-    return slopes_of(deployments, (*RATES_OF, FIXED), ("tpot",))[..., 0]
+    return slopes_of(deployments, TIMES, ("tpot",))[..., 0]
 
 
 LIMITS = ("tpot", "ttft", "memory")  # what keeps a batch from growing
@@ -136,10 +136,14 @@ def limit_elasticities(deployments: Sequence[Deployment], slack: np.ndarray) -> 
 
     Returns: (n, LIMITS), zero for limits that do not hold, at most 0: a wider limit never costs more.
     """
-    slopes = slopes_of(deployments, (BATCH,))[:, 0]
+    return _gains(slopes_of(deployments, (BATCH,))[:, 0], slack)
+
+
+def _gains(slopes: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """``limit_elasticities`` of slopes by the batch (n, OUTPUTS)."""
     held = np.argmin(slack, axis=1)
-    out = np.zeros((len(deployments), len(LIMITS)))
-    rows = np.arange(len(deployments))
+    out = np.zeros((len(slopes), len(LIMITS)))
+    rows = np.arange(len(slopes))
     steep = slopes[rows, 1 + held]
     gain = np.minimum(slopes[:, 0], 0.0) / np.where(steep > 0, steep, np.inf)
     out[rows, held] = np.where(slack[rows, held] < HELD, gain, 0.0)
@@ -172,6 +176,7 @@ def _larger(d: Deployment, x: Number) -> Deployment:
     return replace(d, layout=replace(d.layout, batch=d.layout.batch * x))
 
 
+TIMES = (*RATES_OF, FIXED)
 DIRECTIONS: dict[str, Change] = {**PARAMETERS, **RATES_OF, FIXED: _slower, BATCH: _larger}
 
 
@@ -303,16 +308,17 @@ def winner_elasticities(
         "limit_elasticity": np.full((*shape, len(LIMITS)), np.nan),
     }
     who = np.full(shape, "", object)
-    for case, inner in cases.items():
-        points = front_points(ds, chips, {case: inner}, prices, families)
-        jobs = [p.deployment for p in points]
-        where = tuple(np.array([p.place for p in points], int).reshape(-1, 5).T)
-        arrays["front_elasticity"][where] = elasticities(jobs)
-        if full:
-            arrays["tpot_elasticity"][where] = time_elasticities(jobs)
-            arrays["limit_elasticity"][where] = limit_elasticities(jobs, np.array([p.slack for p in points]).reshape(-1, len(LIMITS)))
-        for p in points:
-            who[p.place] = p.design
+    points = front_points(ds, chips, cases, prices, families)
+    where = tuple(np.array([p.place for p in points], int).reshape(-1, 5).T)
+    directions, outputs = (tuple(DIRECTIONS), OUTPUTS) if full else (tuple(PARAMETERS), ("cost",))
+    slopes = slopes_of([p.deployment for p in points], directions, outputs)  # all at once: most of their time is paid by operation
+    arrays["front_elasticity"][where] = slopes[:, [directions.index(n) for n in PARAMETERS], outputs.index("cost")]
+    if full:
+        arrays["tpot_elasticity"][where] = slopes[:, [directions.index(n) for n in TIMES], outputs.index("tpot")]
+        slack = np.array([p.slack for p in points]).reshape(-1, len(LIMITS))
+        arrays["limit_elasticity"][where] = _gains(slopes[:, directions.index(BATCH)], slack)
+    for p in points:
+        who[p.place] = p.design
     dims = ("elasticity_family", "model", "workload", "scenario", "tpot_limit")
     at = int(np.argmin(np.abs(ds["tpot_limit"].values - limit_s)))
     text = "elasticity of the cost per output token at the family's winner"

@@ -54,14 +54,17 @@ def middles(
     for c in competitors:
         if c.space is None:
             continue
-        mine = [f for f in factors if own(f, c.family) and is_at_end(f)][: compare.SAMPLES - 2]
+        mine = [f for f in factors if own(f, c.family) and is_at_end(f)]
         sampler = Sampler.of(catalog, mine)
         middle = sampler.values(np.full((1, len(mine)), 1 / 2))[:, 0]
-        rows = np.repeat(sampler.value[:, None], compare.SAMPLES, axis=1)  # row 0 as stated, row 1 all in the middle, then one at a time
+        rows = np.repeat(sampler.value[:, None], 2 + len(mine), axis=1)  # row 0 as stated, row 1 all in the middle, then one at a time
         rows[:, 1] = middle
         rows[np.arange(len(middle)), 2 + sampler.follows] = middle
-        drawn = with_values(catalog, {p: x[:, None] for p, x in zip(sampler.places, rows, strict=True)})
-        cost = costs_of(c, question, drawn, compare.SAMPLES)[scenario, limit]
+        books = [
+            with_values(catalog, {p: x[at][:, None] for p, x in zip(sampler.places, rows, strict=True)})
+            for at in compare.in_blocks(rows.shape[1])
+        ]
+        cost = np.concatenate([costs_of(c, question, book, compare.SAMPLES)[scenario, limit] for book in books])
         if not np.isfinite(cost[0]):
             continue
         ratio = cost[2 : 2 + len(mine)] / cost[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from dse.search import explore
 from dse.search.designs import Shop, build_block, column, pad
-from dse.search.layouts import Case, Grid, layout_table, screen
+from dse.search.layouts import Case, Grid, Memo, layout_table, screen
 from dse.search.optuna_study import seed_of
 from dse.search.shards import canonical
 
@@ -30,14 +30,20 @@ class Niche:
     batches: tuple[float, ...] | None = None
 
 
-def costs_of(chips: Any, niches: Sequence[Niche], grid: Grid) -> np.ndarray:
-    """Cost of every chip in every niche and limit: array (n, cells), inf where nothing is feasible. ``chips``: leaves (n, 1) or scalars."""
-    found = []
-    for niche in niches:
-        own = grid if niche.batches is None else replace(grid, batches=niche.batches)
-        best, _ = screen(chips, niche.case, own, layout_table(niche.case.model, own), niche.limits_s, with_layout=False)
-        found.append(best.cost[0])
-    return np.concatenate(found).T if found else np.empty((0, 0))
+class Scorer:
+    """Scores chips in niches; what depends on layouts alone is kept from block to block."""
+
+    def __init__(self, niches: Sequence[Niche], grid: Grid) -> None:
+        grids = [grid if n.batches is None else replace(grid, batches=n.batches) for n in niches]
+        self._asked = [(n, own, layout_table(n.case.model, own), Memo()) for n, own in zip(niches, grids, strict=True)]
+
+    def costs(self, chips: Any) -> np.ndarray:
+        """Cost of every chip in every niche and limit: array (n, cells), inf where nothing is feasible. ``chips``: leaves (n, 1)."""
+        found = [
+            screen(chips, niche.case, grid, table, niche.limits_s, with_layout=False, memo=memo)[0].cost[0]
+            for niche, grid, table, memo in self._asked
+        ]
+        return np.concatenate(found).T if found else np.empty((0, 0))
 
 
 def breed(shop: Shop, niches: Sequence[Niche], grid: Grid, start: np.ndarray, chips: int, seed: int, label: str = "niches") -> np.ndarray:
@@ -48,7 +54,7 @@ def breed(shop: Shop, niches: Sequence[Niche], grid: Grid, start: np.ndarray, ch
         start: Points (n, d) of known designs. chips: To try, in rounds of ``BLOCK``, beside the known ones. seed: Of the study.
     """
     cells = sum(len(n.limits_s) for n in niches)
-    archive = explore.Archive.empty(shop.space.dimension, cells)
+    archive, scorer = explore.Archive.empty(shop.space.dimension, cells), Scorer(niches, grid)
     pending = [start[i : i + BLOCK] for i in range(0, len(start), BLOCK)]
     for number in range(len(pending) + chips // BLOCK):
         bred = number >= len(pending)
@@ -56,6 +62,6 @@ def breed(shop: Shop, niches: Sequence[Niche], grid: Grid, start: np.ndarray, ch
         cube = explore.breed(archive, rng, BLOCK, shop.space.dimension) if bred else pending[number]
         _, values, points = canonical(shop.space, cube)
         built = build_block(shop, pad(values, BLOCK)).chip
-        costs = costs_of(column(built, BLOCK), niches, grid)[: len(points)]
+        costs = scorer.costs(column(built, BLOCK))[: len(points)]
         archive, _ = explore.add(archive, points, costs, np.full(len(points), np.inf))
     return archive.points[explore.leaders(archive.costs, keep=1)]

@@ -21,8 +21,11 @@ from dse.search.finish import Finished, bundle, polish
 from dse.search.layouts import Case, Grid, layout_table, screen
 from dse.search.shadow import weights
 from dse.search.shards import canonical, points_of
+from dse.search.solvers import free_of
 
 STEP = 1e-4  # of the central differences, in logarithms of a lever
+NEAR = 2  # batches in each direction that are tried around those of an optimum that is known
+REACHED = 2.0  # ratio of batches within which a polish finds the better one
 STATIONARY = 1e-3  # residual of optimality above which an envelope derivative is not to be trusted
 
 
@@ -55,7 +58,7 @@ def polished(
     rounds: int = 2,
     each: int = 1,
     cycles: int = 0,
-    walk: bool = True,
+    walk: int | None = None,
 ) -> Finished | None:
     """One design of a family polished under a catalogue, from its decisions (and layout); None where it comes near no limit."""
     prices = as_floats(catalog.prices[asked.scenario])
@@ -94,14 +97,15 @@ def reoptimised(
     seed: int,
     known: Finished | None = None,
     limits_s: Sequence[float] = (),
-    walk: bool = True,
+    walk: int | None = None,
 ) -> Finished | None:
     """The best design of a family under a catalogue: chips bred, and the best of them polished, and so a design known from nearby.
 
     Args:
         start: The family with its designs on the front; without designs the search begins from nothing. chips: Bred.
         known: An optimum under another catalogue. limits_s: Further limits on the time per token to breed for: they keep designs apart.
-        walk: Whether the polish also tries the batches beside the one that screening found.
+        walk: How many batches beside the one that screening found the polish tries in each direction, at most; around those of a known
+            optimum it tries NEAR.
     """
     shop = start.shop(catalog)
     case = replace(asked.case, prices=(as_floats(catalog.prices[asked.scenario]),))
@@ -109,7 +113,8 @@ def reoptimised(
     designs = [*(dict(d) for d in start.designs), *([known.decisions] if known else [])]
     points = points_of(shop.space, designs)[1] if designs else np.empty((0, shop.space.dimension))
     best = np.concatenate([breed(shop, [niche], start.grid, points, chips, seed, "anew"), points])[:BLOCK]
-    found = [polished(start, catalog, asked, known.decisions, known.layout, 1, 0)] if known else []
+    again = polished(start, catalog, asked, known.decisions, known.layout, 1, 0, walk=NEAR) if known else None
+    found = [again] if again else []
     if len(best):
         _, values, kept = canonical(shop.space, best)
         block: Any = column(build_block(shop, pad(values, BLOCK)).chip, BLOCK)
@@ -121,6 +126,13 @@ def reoptimised(
             row, fmt = table[screened.layout[0, 0, i]], start.grid.formats[screened.format[0, 0, i]]
             layout = dict(zip(("tp", "pp", "dp", "ep", "batch"), row.tolist(), strict=True)) | {"format": fmt}
             decisions = shop.space.named({n: x[i : i + 1] for n, x in values.items()})
-            found.append(polished(start, catalog, asked, decisions, layout, 1, 0, walk=walk))
-    good = [f for f in found if f is not None and f.feasible]
-    return min(good, key=lambda f: f.cost, default=None)
+            if again is None or not again.feasible or not _alike(shop, again, decisions, layout):
+                found.append(polished(start, catalog, asked, decisions, layout, 1, 0, walk=walk))
+    return min((f for f in found if f and f.feasible), key=lambda f: f.cost, default=None)
+
+
+def _alike(shop: Shop, found: Finished, decisions: Mapping[str, Any], layout: Mapping[str, Any]) -> bool:
+    """Whether a polish of a design in a layout moves over the ground of one that was made: what a polish leaves alone is the same."""
+    stays = [v.name for i, v in enumerate(shop.space.variables) if i not in free_of(shop)]
+    same = all(found.decisions[n] == decisions[n] for n in stays) and all(found.layout[n] == x for n, x in layout.items() if n != "batch")
+    return same and 1 / REACHED <= layout["batch"] / found.layout["batch"] <= REACHED

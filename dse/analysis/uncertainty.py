@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ EDGE = 1e-9  # quantiles stay this far from 0 and 1
 LEADING = 12  # factors, and groups, that get indices of their own; the rest is one group
 REST = "all others"
 EVEN = 64  # factors that take Sobol points
+PILOT = 1024  # samples that rank the factors, and choose the options that are asked
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Sampled:
     names: tuple[str, ...]  # families, and ``existing``: the cheapest chip that exists
     costs: np.ndarray
     factors: tuple[Factor, ...]
-    pilot: tuple[np.ndarray, np.ndarray]  # quantiles (n, factors) and costs of a first block, to rank factors with
-    competitors: tuple[Competitor, ...]  # with the options that are best somewhere in the first block
+    pilot: tuple[np.ndarray, np.ndarray]  # quantiles (n, factors) and costs of the first samples, to rank factors with
+    competitors: tuple[Competitor, ...]  # with the options that are best somewhere in the first samples
 
 
 def _grouped(costs: np.ndarray, competitors: Sequence[Competitor]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -80,29 +81,29 @@ def sample(
 ) -> Sampled:
     """Costs of all competitors under ``samples`` draws of everything uncertain.
 
-    A first block ranks the factors by what they do to the costs and their ratios; those that do most take the first dimensions of the
-    points that count, where Sobol points are evenest. Options that are the best nowhere in the first block are not asked again.
+    Some first samples rank the factors by what they do to the costs and their ratios; those that do most take the first dimensions of
+    the points that count, where Sobol points are evenest. Options that are the best nowhere in the first samples are not asked again.
     """
     factors = tuple(factors_of(study, catalog, {k for c in competitors for k in c.kernels}))
     sampler = Sampler.of(catalog, factors)
 
-    def costs(u: np.ndarray, asked: Sequence[Competitor]) -> tuple[tuple[str, ...], np.ndarray]:
-        drawn = sampler.catalog(catalog, u)
-        return _grouped(np.stack([costs_of(c, question, drawn, len(u)) for c in asked]), asked)
+    def costs(catalogs: Iterable[Catalog], asked: Sequence[Competitor], samples: int) -> tuple[tuple[str, ...], np.ndarray]:
+        found = []
+        for drawn in catalogs:
+            found.append(np.stack([costs_of(c, question, drawn, compare.SAMPLES) for c in asked]))
+            tick(min(len(found) * compare.SAMPLES, samples), samples)
+        return _grouped(np.concatenate(found, axis=-1)[..., :samples], asked)
 
-    pilot = np.random.default_rng(seed).random((compare.SAMPLES, len(factors)))
-    drawn = sampler.catalog(catalog, pilot)
-    asked = tuple(leading(c, question, drawn, len(pilot)) for c in competitors)
-    names, first = costs(pilot, asked)
-    if samples <= compare.SAMPLES:  # the first block is all that is asked
+    pilot = np.random.default_rng(seed).random((PILOT, len(factors)))
+    drawn = [sampler.catalog(catalog, pilot[at]) for at in compare.in_blocks(PILOT)]
+    asked = tuple(leading(c, question, drawn, compare.SAMPLES) for c in competitors)
+    names, first = costs(drawn, asked, PILOT)
+    if samples <= PILOT:  # the first ones are all that is asked
         return Sampled(question, names, first[..., :samples], factors, (pilot, first), asked)
     order = np.argsort(-importance(pilot, first), kind="stable")
-    (u,), blocks = points(samples, len(factors), seed, order), []
-    for start in range(0, samples, compare.SAMPLES):
-        block = u[np.minimum(np.arange(start, start + compare.SAMPLES), samples - 1)]
-        blocks.append(costs(block, asked)[1])
-        tick(min(start + compare.SAMPLES, samples), samples)
-    return Sampled(question, names, np.concatenate(blocks, axis=-1)[..., :samples], factors, (pilot, first), asked)
+    (u,) = points(samples, len(factors), seed, order)
+    _, found = costs((sampler.catalog(catalog, u[at]) for at in compare.in_blocks(samples)), asked, samples)
+    return Sampled(question, names, found, factors, (pilot, first), asked)
 
 
 def importance(u: np.ndarray, costs: np.ndarray) -> np.ndarray:
@@ -248,8 +249,7 @@ def pair_outputs(
 
     def outputs(u: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(u), compare.SAMPLES):
-            at = np.minimum(np.arange(start, start + compare.SAMPLES), len(u) - 1)
+        for at in compare.in_blocks(len(u)):
             drawn = sampler.catalog(catalog, u[at])
             costs = [[costs_of(c, question, drawn, compare.SAMPLES)[scenario, limit] for c in side] for side in sides]
             found.append(np.stack([np.min(side, axis=0) for side in costs]))

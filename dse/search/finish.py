@@ -121,7 +121,7 @@ def polish(
     each: int = 3,
     seed: int = 0,
     cycles: int = CYCLES,
-    walk: bool = True,
+    walk: int | None = None,
     many: bool = False,
 ) -> Finished | None:
     """Make one design as cheap as it can become, and say what its limits are worth.
@@ -132,9 +132,9 @@ def polish(
         grid: The study's layouts (its formats are those that the design may use). layout: A good one, where it is known (tp, pp, dp, ep,
             batch, format). extra: Added to limits and resources (names and units of ``shadow.EXTRAS``): how a shadow price is checked.
         rounds: Of polish and layouts in turn, at most. each: Layouts polished in a round. seed: Of the points around a design.
-        cycles: Of both solvers, at most; 0 takes an eighth of the time where the start is near the optimum. walk: Whether larger and
-        smaller batches of the best layout are polished as well. many: Whether so many designs of this case are polished that a longer
-        compilation pays.
+        cycles: Of both solvers, at most; 0 takes an eighth of the time where the start is near the optimum.
+        walk: How many larger and smaller batches of the best layout are polished as well, at most (None: as long as that helps).
+        many: Whether so many designs of this case are polished that a longer compilation pays.
 
     Returns: ``Finished``; None where no layout comes near the limits.
     """
@@ -170,8 +170,11 @@ def polish(
                 best, used, changed = found, (row, fmt), True
         if best is None or used is None or not changed:
             break
-        for sign in (1, -1) if walk else ():
-            while (other := _beside(used[0], batches, sign)) is not None and not any(_same((other, used[1]), d) for d in done):
+        for sign in (1, -1):
+            end = np.inf if walk is None else tried + walk
+            while tried < end and (other := _beside(used[0], batches, sign)) is not None:
+                if any(_same((other, used[1]), d) for d in done):
+                    break
                 done.append((other, used[1]))
                 tried += 1
                 found = polish_in(task, other, used[1], best.point, rng, cycles)
