@@ -17,7 +17,7 @@ import numpy as np
 from dse.analysis import breakeven, elasticity, flips, limits, middles, regret, uncertainty
 from dse.analysis.anew import Anew
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, decisions_of
-from dse.analysis.compare import SAMPLES as SAMPLES_AT_ONCE
+from dse.analysis.compare import SAMPLES as AT_ONCE
 from dse.analysis.inputs import Sampler, factors_of, records_of, scaled, with_values
 from dse.analysis.optima import Asked, Start, reoptimised
 from dse.analysis.redesign import compared
@@ -132,7 +132,7 @@ def with_limits(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Quest
 
 def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, seed: int) -> xr.Dataset:
     """The Dataset with a few samples of the headline in which the leading families are searched anew: how much fixed designs miss."""
-    setting = setting_of(ds, study, catalog, questions)
+    setting = setting_of(ds, study, catalog, questions, AT_ONCE)
     if setting is None:
         return ds
     families = [n for n in setting.names if n != EXISTING][:REDESIGNED]
@@ -141,10 +141,10 @@ def with_redesigns(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Qu
     factors = factors_of(study, catalog, {k for c in sides for k in c.kernels})
     sampler = Sampler.of(catalog, factors)
     (u,) = uncertainty.points(RESAMPLES, len(factors), seed)
-    padded = u[np.minimum(np.arange(SAMPLES_AT_ONCE), RESAMPLES - 1)]
+    padded = u[np.minimum(np.arange(AT_ONCE), RESAMPLES - 1)]
     drawn, values = sampler.catalog(catalog, padded), sampler.values(u)
     at = setting.scenario, setting.limit
-    chosen = np.stack([costs_of(c, setting.question, drawn, SAMPLES_AT_ONCE)[at][:RESAMPLES] for c in sides])
+    chosen = np.stack([costs_of(c, setting.question, drawn, AT_ONCE)[at][:RESAMPLES] for c in sides])
     again = np.full(chosen.shape, np.inf)
     for s in range(RESAMPLES):
         other = with_values(catalog, {p: float(x[s]) for p, x in zip(sampler.places, values, strict=True)})
@@ -209,15 +209,20 @@ CHIPS_ANEW = 128  # tried in each such search, beside the designs of the front
 RIVALS = 3  # families that the ranking is looked at with, beside the winner
 
 
-def setting_of(ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions) -> breakeven.Setting | None:
-    """The headline's comparison: the cheapest families at its limit, the winner first, and the chips that exist; None without two sides."""
+def setting_of(
+    ds: xr.Dataset, study: Study, catalog: Catalog, questions: Questions, rows: int = breakeven.ROWS
+) -> breakeven.Setting | None:
+    """The headline's comparison: the cheapest families at its limit, the winner first, and the chips that exist; None without two sides.
+
+    ``rows``: of the compiled call that finds out who is cheap.
+    """
     head = questions.cases[questions.headline_case]
     question = Question(head, tuple(questions.limits_s), tuple(study.scenarios))
     at = headline_limit(study, questions)
     s = questions.headline_scenario
     competitors = competitors_of(ds, head, uncertainty.spaces_of(study, catalog))
     plain = scaled(catalog, [], 1.0)
-    cost = {c.name: float(costs_of(c, question, plain, SAMPLES_AT_ONCE)[s, at, 0]) for c in competitors}
+    cost = {c.name: float(costs_of(c, question, plain, rows)[s, at, 0]) for c in competitors}
     order = sorted((c for c in competitors if c.space is not None and np.isfinite(cost[c.name])), key=lambda c: cost[c.name])[: 1 + RIVALS]
     real = [c for c in competitors if c.space is None and np.isfinite(cost[c.name])]
     sides = {c.name: [c] for c in order} | ({EXISTING: real} if real else {})

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dse.analysis import compare
 from dse.analysis.compare import Competitor, Question, costs_of
 from dse.analysis.inputs import Factor, Place, is_uncertain, with_values
 from dse.catalog import Catalog
@@ -51,6 +50,7 @@ LEVERS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 REACH = 100.0  # multiples from 1 / REACH to REACH are tried
 COARSE = 17  # multiples in the first pass
+ROWS = 256  # of one compiled call: they are often fewer than samples of a distribution
 CUTS = 2  # passes that cut the brackets
 FULL = 0.999  # of one, that shares may reach: at one some formulas have a pole
 LEAD_HELD = 1e-9  # a lead below this logarithm counts as a tie
@@ -136,11 +136,11 @@ def multiplied(catalog: Catalog, rows: Sequence[Mapping[Lever, float]], n: int) 
 def costs_at(setting: Setting, catalog: Catalog, rows: Sequence[Mapping[Lever, float]]) -> np.ndarray:
     """Least cost of every side when levers are multiplied: array (sides, rows) [USD/Mtoken]; every row says which levers, by how much."""
     found = []
-    for start in range(0, len(rows), compare.SAMPLES):
-        block = list(rows[start : start + compare.SAMPLES])
-        drawn = multiplied(catalog, block, compare.SAMPLES)
+    for start in range(0, len(rows), ROWS):
+        block = list(rows[start : start + ROWS])
+        drawn = multiplied(catalog, block, ROWS)
         costs = [
-            np.min([costs_of(c, setting.question, drawn, compare.SAMPLES)[setting.scenario, setting.limit] for c in side], axis=0)
+            np.min([costs_of(c, setting.question, drawn, ROWS)[setting.scenario, setting.limit] for c in side], axis=0)
             for side in setting.sides.values()
         ]
         found.append(np.stack(costs)[:, : len(block)])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXISTING = "existing"
-SAMPLES, OPTIONS, DESIGNS = 256, 32, 8  # of one compiled call: as fast a sample as in larger ones, and less filled up where few are asked
+SAMPLES, OPTIONS, DESIGNS = 1024, 32, 8  # of one compiled call
 RUNG = 2 ** (1 / 2)  # ratio of neighbouring batches
 DOWN, UP = 3.0, 2.0  # how far the ladder goes below and above the batches of the result
 OUTGROWN = 1 / 2  # of the reticle, by which a die may miss it

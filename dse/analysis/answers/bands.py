@@ -26,7 +26,7 @@ from dse.evaluate import Metrics, as_floats
 from dse.search.layouts import layout_table
 from dse.types import Chip, Prices
 
-SAMPLES = 1024  # draws
+SAMPLES = compare.SAMPLES  # one compiled shape
 CUTS = 4  # numbers of pipeline stages that a unit may choose among
 ENDS = (1 / 20, 1 / 2, 19 / 20)  # of the 90 % band, and its middle
 At = tuple[int, int]
