@@ -114,7 +114,7 @@ def reoptimised(
     points = points_of(shop.space, designs)[1] if designs else np.empty((0, shop.space.dimension))
     best = np.concatenate([breed(shop, [niche], start.grid, points, chips, seed, "anew"), points])[:BLOCK]
     again = polished(start, catalog, asked, known.decisions, known.layout, 1, 0, walk=NEAR) if known else None
-    found = [again] if again else []
+    found = [again]
     if len(best):
         _, values, kept = canonical(shop.space, best)
         block: Any = column(build_block(shop, pad(values, BLOCK)).chip, BLOCK)
