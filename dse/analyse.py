@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[float, float, str], None]
-SAMPLES, OTHERS, EXPLAINED = 32768, 2048, 1024  # of the headline case, of the other cases, of Saltelli's design
+SAMPLES, OTHERS, EXPLAINED = 24576, 2048, 1024  # of the headline case, of the other cases, of Saltelli's design
 QUICK = (4096, 1024, 256)  # the same inside of a run
 LEAST_BUDGET = 1000  # chips: smaller runs are trials, which `dse analyse` may sample
 
