@@ -209,7 +209,7 @@ def test_units_and_keys_of_lines():
 def known_steps(plan, catalog):
     """Latencies that the model itself gives with known constants, of two chips and two engines."""
     truth = {("kernel_floor", "nvidia-h100-sxm"): 1.3, ("kernel_floor", "nvidia-b200-sxm"): 0.7, ("moe_floor", "all"): 0.4}
-    truth |= {("moe_kernels", "all"): 4.0, ("latent_kernels", "all"): 8.0, ("routing_exponent", "all"): 0.85}
+    truth |= {("moe_kernels", "all"): 4.0, ("latent_kernels", "all"): 8.0, ("routing_exponent", "all"): 0.85, ("sequence_s", "all"): 4e-6}
     truth |= {("interference", e): v for e, v in (("vllm", 1.1), ("trtllm", 0.8))} | {("host_s", e): 4e-4 for e in ("vllm", "trtllm")}
     leaves = [leaf for leaf in plan.system if leaf.what == "tpot_s"]
     steps = []
