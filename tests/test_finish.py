@@ -10,7 +10,7 @@ import pytest
 
 from dse import certificates
 from dse.catalog import load_catalog
-from dse.search.finish import polish
+from dse.search.finish import nearby, polish
 from dse.study import read_study
 
 STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
@@ -83,6 +83,20 @@ def test_shadow_prices_are_what_problems_with_a_little_more_say(question, finish
     slope = (cost(-1) - cost(1)) / (2 * change)
     assert slope == pytest.approx(finished.multipliers[name], rel=0.02, abs=1e-7 * finished.cost / change)
     assert finished.multipliers[name] >= 0.0
+
+
+def test_the_polish_of_a_search_reaches_the_optimum_from_a_smaller_batch(question, finished):
+    """Memory that holds just one batch keeps steps at random from the next one; a walk over batches finds what the whole polish finds."""
+    shop, way = question["shop"], ({**finished.layout, "batch": 181.0})
+    values = {k: np.array([v]) for k, v in shop.space.from_named(START).items()}
+    row = np.array([way[k] for k in ("tp", "pp", "dp", "ep", "batch")])
+    case = replace(question["case"], prices=(question["prices"],))
+    found = nearby(shop, case, LIMIT_S, question["grid"], shop.space.encode(values)[0], (row, way["format"]))
+    assert found is not None
+    decisions = shop.space.named({k: float(np.ravel(v)[0]) for k, v in shop.space.decode(found[None]).items()})
+    again = polish(decisions=decisions, layout=finished.layout, rounds=1, each=0, cycles=0, walk=0, **question)
+    assert again.improved_from == pytest.approx(finished.cost, rel=1e-3)  # in the batch of the optimum, as it stands
+    assert decisions["node"] == START["node"]
 
 
 def test_a_polish_returns_to_the_optimum_from_beside_it(question, finished):

@@ -108,6 +108,55 @@ def _same(a: tuple[np.ndarray, str], b: tuple[np.ndarray, str]) -> bool:
     return a[1] == b[1] and np.array_equal(a[0], b[0])
 
 
+def _walked(
+    task: Task,
+    best: Polished,
+    used: tuple[np.ndarray, str],
+    batches: Sequence[int],
+    rng: np.random.Generator,
+    cycles: int,
+    done: list[tuple[np.ndarray, str]],
+    most: int | None = None,
+) -> tuple[Polished, tuple[np.ndarray, str], int]:
+    """A chip polished with larger and with smaller batches too, as long as that is cheaper (at most so many on each side).
+
+    Returns: It, its layout, and how many iterations it took; what was tried joins ``done``.
+    """
+    iterations = 0
+    for sign in (1, -1):
+        end = np.inf if most is None else len(done) + most
+        while len(done) < end and (other := _beside(used[0], batches, sign)) is not None:
+            if any(_same((other, used[1]), d) for d in done):
+                break
+            done.append((other, used[1]))
+            found = polish_in(task, other, used[1], best.point, rng, cycles)
+            iterations += found.iterations
+            if found.worst < MET or found.cost >= best.cost - ENOUGH:
+                break
+            best, used = found, (other, used[1])
+    return best, used, iterations
+
+
+def nearby(shop: Shop, case: Case, limit_s: float, grid: Grid, point: np.ndarray, way: tuple[np.ndarray, str]) -> np.ndarray | None:
+    """A chip (a point of the cube) polished in its layout, and with the batches beside it; None where nothing meets the limits.
+
+    Where memory holds just one batch, the next one needs many variables to move at once, which steps at random seldom do.
+    """
+    space, free = shop.space, free_of(shop)
+    values = {name: np.ravel(x) for name, x in space.decode(point[None]).items()}
+    fixed = {v.name: float(values[v.name][0]) for i, v in enumerate(space.variables) if i not in free}
+    owner = as_floats(case.prices[0])
+    task = Task(shop, as_case(case), owner, limit_s, fixed, free, np.zeros(len(EXTRAS)), _area(shop, values))
+    rng = np.random.default_rng(0)
+    best = polish_in(task, *way, _start(task, {name: float(x[0]) for name, x in values.items()}), rng, 0)
+    if best.worst < MET:
+        return None
+    best, _, _ = _walked(task, best, way, fine_batches(grid.thinned()), rng, 0, [way])
+    found = point.copy()
+    found[list(free)] = space.encode(values_of(task, best.point[None]))[0][list(free)]
+    return found
+
+
 def polish(
     shop: Shop,
     decisions: Mapping[str, Any],
@@ -170,18 +219,9 @@ def polish(
                 best, used, changed = found, (row, fmt), True
         if best is None or used is None or not changed:
             break
-        for sign in (1, -1):
-            end = np.inf if walk is None else tried + walk
-            while tried < end and (other := _beside(used[0], batches, sign)) is not None:
-                if any(_same((other, used[1]), d) for d in done):
-                    break
-                done.append((other, used[1]))
-                tried += 1
-                found = polish_in(task, other, used[1], best.point, rng, cycles)
-                iterations += found.iterations
-                if found.worst < MET or found.cost >= best.cost - ENOUGH:
-                    break
-                best, used = found, (other, used[1])
+        count = len(done)
+        best, used, more = _walked(task, best, used, batches, rng, cycles, done, walk)
+        tried, iterations = tried + len(done) - count, iterations + more
         at = best.point
     if best is None or used is None:
         return None

@@ -50,6 +50,7 @@ class Refined:
     costs: np.ndarray
     chips: int
     evaluations: int
+    ways: tuple[tuple[int, tuple[np.ndarray, str]] | None, ...] = ()  # best chip of every cell (a row) and its layout; of one case alone
 
 
 class _Bench:
@@ -132,6 +133,14 @@ class _Bench:
             fastest = np.minimum(fastest, best.fastest[:n])
         return costs, fastest
 
+    def ways(self, cube: np.ndarray) -> tuple[tuple[int, tuple[np.ndarray, str]] | None, ...]:
+        """Of at most a block of chips the cheapest in every cell of one case, and the layout with its format in which it is."""
+        ((case, _),), ((grid, table),) = self.question.cases, self.fine
+        best, _ = screen(self._chips(cube), case, grid, table, self.question.limits_s, memo=self.memo)
+        cost, layout, form = (x[..., : len(cube)].reshape(self.question.cells, -1) for x in (best.cost, best.layout, best.format))
+        lead = [(i, row.argmin()) for i, row in enumerate(cost)]
+        return tuple((int(c), (table[layout[i, c]], grid.formats[form[i, c]])) if layout[i, c] >= 0 else None for i, c in lead)
+
 
 def refine(
     shop: Shop,
@@ -175,7 +184,8 @@ def refine(
     lead = explore.leaders(archive.costs, keep=1)
     _, _, points = canonical(space, archive.points[lead])
     before = other or Refined(points[:0], archive.costs[:0], 0, 0)
-    return Refined(points, archive.costs[lead], before.chips + rounds * block, before.evaluations + bench.evaluations)
+    known = bench.ways(points) if len(bench.fine) == 1 and len(bench.fine[0][1]) and 0 < len(points) <= block else ()
+    return Refined(points, archive.costs[lead], before.chips + rounds * block, before.evaluations + bench.evaluations, known)
 
 
 def headline_question(questions: Questions) -> Question:

@@ -152,6 +152,17 @@ def _chips(family: str, ranges: Any, points: Any, extra: Any, *rest: Any) -> Any
     return jax.vmap(one)(points)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+def _plain_chips(family: str, ranges: Any, points: Any, extra: Any, *rest: Any) -> Any:
+    """Chips at points alone."""
+    return jax.vmap(lambda u: _all_floats(built_at(family, ranges, u, extra, *rest)))(points)
+
+
+@functools.partial(jax.jit, compiler_options=QUICK)
+def _plain_scores(built: Any, *rest: Any) -> Any:
+    return jax.vmap(lambda b: cost_and_slacks(b, *rest))(built)
+
+
 def _score(built: Any, changes: Any, *rest: Any) -> Any:
     """Cost and slacks of chips and their changes along each direction; the same compiled function for every family."""
 
@@ -188,6 +199,11 @@ def assess(
     slope = np.moveaxis(slope, 1, 2)
     kept = [*range(len(ranges)), *range(DIRECTIONS - len(EXTRAS), DIRECTIONS)]
     return Slopes(log_cost=value[:, 0], slack=value[:, 1:], log_cost_slope=slope[:, 0][..., kept], slack_slope=slope[:, 1:][..., kept])
+
+
+def measure(family: str, ranges: Any, points: np.ndarray, extra: np.ndarray, design: Sequence[Any], question: Sequence[Any]) -> np.ndarray:
+    """Logarithm of cost, then every slack, at points ``(k, free)``: a tenth of the work of ``assess``."""
+    return np.asarray(_plain_scores(_plain_chips(family, ranges, points, extra, *design), *question))
 
 
 @dataclass(frozen=True)

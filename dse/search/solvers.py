@@ -15,7 +15,7 @@ import numpy as np
 from dse.equations import layout as cut
 from dse.search.designs import Shop
 from dse.search.layouts import Case, is_mixture, to_layout
-from dse.search.shadow import Slopes, assess
+from dse.search.shadow import Slopes, assess, measure
 from dse.types import Prices
 
 MARGIN = 1e-8  # relative: polished designs keep this far from their limits, so that an exact evaluation finds them met
@@ -47,7 +47,7 @@ class Task:
     extra: np.ndarray  # added to limits and resources
     area_mm2: float  # of silicon, over which further heat is spread
     many: bool = False  # whether so many designs are polished in this case that a longer compilation pays
-    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # what is on the device already
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # what was given before
 
     @property
     def ranges(self) -> tuple[tuple[str, float, float, bool], ...]:
@@ -71,12 +71,24 @@ def _given(task: Task, row: np.ndarray, fmt: str) -> tuple[Any, Any]:
     return design, question
 
 
+def _kept(task: Task, row: np.ndarray, fmt: str) -> tuple[Any, Any]:
+    """What is given, from its first use on; on the device where much will be asked."""
+    key = row.tobytes(), fmt, task.area_mm2
+    if key not in task.kept:
+        given = _given(task, row, fmt)
+        task.kept[key] = jax.device_put(given) if task.many else given
+    return task.kept[key]
+
+
+def _values_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of cost and the tightest limit at a bundle of points, without gradients."""
+    found = measure(task.shop.family, task.ranges, points, task.extra, *_kept(task, row, fmt))
+    return found[:, 0], found[:, 1:].min(axis=1)
+
+
 def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slopes:
     """Values and gradients of cost and limits at points ``(k, free)`` of the cube."""
-    key = row.tobytes(), fmt, task.area_mm2
-    if task.many and key not in task.kept:
-        task.kept[key] = jax.device_put(_given(task, row, fmt))
-    design, question = task.kept[key] if task.many else _given(task, row, fmt)
+    design, question = _kept(task, row, fmt)
     padded = np.concatenate([points, np.repeat(points[-1:], BUNDLE - len(points), axis=0)])
     found = assess(task.shop.family, task.ranges, padded, task.extra, design, question, task.many)
     return jax.tree.map(lambda x: x[: len(points)], found)
@@ -168,21 +180,20 @@ def _along_edges(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np
             trust *= 2 if worst < MET else 1 / 4
             continue
         trials = np.clip(at + np.outer(1 / 2.0 ** np.arange(BUNDLE), step), 0.0, 1.0)
-        t = slopes_at(task, row, fmt, trials)
-        low = t.slack.min(axis=1)
-        i = int(np.argmin(merit(t.log_cost, low)))
-        gain = merit(cost, worst) - merit(t.log_cost[i], low[i])
+        costs, low = _values_at(task, row, fmt, trials)
+        i = int(np.argmin(merit(costs, low)))
+        gain = merit(cost, worst) - merit(costs[i], low[i])
         idle = idle + 1 if gain < ENOUGH else 0
         if gain <= 0.0:
             trust /= 4
             continue
         trust = min(2 * trust, WIDEST) if i == 0 else trust / 2
-        at, cost, worst = trials[i], float(t.log_cost[i]), float(low[i])
+        at, cost, worst = trials[i], float(costs[i]), float(low[i])
         met = np.flatnonzero(low >= MET)
         if len(met):
-            j = met[np.argmin(t.log_cost[met])]
-            if best.worst < MET or t.log_cost[j] < best.cost:
-                best = Polished(trials[j], float(t.log_cost[j]), float(low[j]), 0)
+            j = met[np.argmin(costs[met])]
+            if best.worst < MET or costs[j] < best.cost:
+                best = Polished(trials[j], float(costs[j]), float(low[j]), 0)
     if cost < best.cost or best.worst < MET:
         mended = _mended(task, row, fmt, Polished(at, cost, worst, 0), rng)
         if mended.worst >= MET and (best.worst < MET or mended.cost < best.cost):

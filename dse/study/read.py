@@ -89,6 +89,7 @@ _SEARCH_FIELDS: dict[str, Check] = {
     "bred": whole(0),
     "finish": whole(0),
     "finish_others": whole(0),
+    "polish": flag,
     "certify": whole(0),
     "gap": positive,
     "warm_start": text,
