@@ -15,7 +15,7 @@ import xarray as xr
 from dse.analysis import demand as formulas
 from dse.analysis.answers import bands, context, demand, ownership, single_user, volume
 from dse.analysis.elasticity import PARAMETERS
-from dse.analysis.niches import Niche, breed, costs_of
+from dse.analysis.niches import Niche, Scorer, breed
 from dse.answers import ground_of
 from dse.catalog import load_catalog
 from dse.cli import main
@@ -312,7 +312,7 @@ def test_bred_chips_lead_their_niches(ground, study, catalog):
 
     def costs(points):
         values, _ = points_of(shop.space, [shop.space.named(shop.space.decode(points), i) for i in range(len(points))])
-        return costs_of(column(build_block(shop, pad(values, 32)).chip, 32), asked, grid)[: len(points)].min(axis=0)
+        return Scorer(asked, grid).costs(column(build_block(shop, pad(values, 32)).chip, 32))[: len(points)].min(axis=0)
 
     found = breed(shop, asked, grid, start, 64, seed=1)
     assert 1 <= len(found) <= 2 and np.all(costs(found) <= costs(start)) and np.any(costs(found) < costs(start))
