@@ -4,12 +4,13 @@
     python benchmarks/hypervolume_all.py --smoke         # seconds instead of minutes: does everything run?
     python benchmarks/hypervolume_all.py --reference 600 # only 10 minutes of the default search on each of the two families compared
     python benchmarks/hypervolume_all.py --ten           # only the default search of every family, 10 s, 5 seeds
+    python benchmarks/hypervolume_all.py --samplers      # only the samplers alone on the two families compared, 60 s, 3 seeds
     python benchmarks/hypervolume.py --table > benchmarks/results/hypervolume.md
 
 Runs: the two families of the comparison with every sampler (60 s, 3 seeds), the other families with every sampler (10 s, one seed), the
 default search of every family (10 s, 5 seeds, and 60 s), and 300 s of it as reference (twice where certificates leave a gap). A first pass
-compiles what the others then find in the cache. Rows go to ``benchmarks/results/hypervolume.csv``, which is written anew; ``--reference``
-and ``--ten`` replace their own rows alone.
+compiles what the others then find in the cache. Rows go to ``benchmarks/results/hypervolume.csv``, which is written anew; ``--reference``,
+``--ten`` and ``--samplers`` replace their own rows alone.
 """
 
 from __future__ import annotations
@@ -97,12 +98,14 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=float("inf"), metavar="S", help="begin no run that could not end in this time")
     parser.add_argument("--reference", type=float, metavar="S", help="only a run of so many seconds for each family of the comparison")
     parser.add_argument("--ten", action="store_true", help="only the default search of every family, 10 s, 5 seeds")
+    parser.add_argument("--samplers", action="store_true", help="only the samplers alone on the two families compared")
     asked = parser.parse_args()
     until = time.monotonic() + asked.within
     cores, todo = sorted(os.sched_getaffinity(0))[: asked.cores], jobs()
-    some = bool(asked.reference or asked.ten)
+    some = bool(asked.reference or asked.ten or asked.samplers)
     if some:
-        todo = [j for j in todo if asked.ten and j[1] == "default" and j[3] == 10.0]
+        ten = [j for j in todo if asked.ten and j[1] == "default" and j[3] == 10.0]
+        todo = ten + [j for j in todo if asked.samplers and j[1] in ALONE and j[0] in COMPARED]
         todo = [(f, "default", 0, asked.reference) for f in COMPARED if asked.reference] + todo
     if asked.smoke:
         todo = [(f, m, seed, 3.0) for f, m, seed, _ in dict.fromkeys((f, m, 0, 3.0) for f, m, _, _ in todo)]

@@ -53,7 +53,7 @@ __all__ = [
 
 T = TypeVar("T")
 TIME_PARTS = tuple(f.name for f in fields(TimeParts))
-SMALL = 1024  # elements of a grid below which compiling takes most of the time
+SMALL = 256  # elements of a grid below which compiling takes most of the time
 
 
 @pytree()
