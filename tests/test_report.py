@@ -53,6 +53,25 @@ def set_cell(ds, name, index, value):
 # --- what is computed ------------------------------------------------------------------------------------------------
 
 
+def test_bands_hold_every_bound_that_a_speed_is_subject_to(ds, head):
+    """A design that is fast enough for a limit cannot cost less than that limit's bound, on whichever limit of the front it stands."""
+    v, _ = head
+    family = V.families(ds)[0]
+    cells = V.front(v, v.candidate & (v.family == family), V.COST)
+    least = min(float(v.grid(V.COST)[c]) for c in cells)
+    middle = float(np.median([1 / float(v.grid(V.SPEED)[c]) for c in cells]))
+    slow, fast = least / 2, least * 0.9
+    rows = [(max(float(x) for x in v.limits_s), slow), (middle, fast)]
+    proved = ds.copy()
+    proved.attrs["certificates"] = json.dumps([{"family": family, "tpot_limit_s": t, "lower_bound": bound} for t, bound in rows])
+    (panel,) = fronts.fronts(proved, V.COST, v.case.scenario, only=v.case, name="bands-tried").panels
+    (band,) = panel.bands
+    assert len(band.x) == len(cells)
+    for x, low, high in zip(band.x, band.low, band.high, strict=True):
+        assert low == pytest.approx(fast if x * middle >= 1 else slow) and low <= high
+    assert len(set(band.low)) == 2
+
+
 def test_winner_is_the_cheapest_of_all_hypothetical_cells(ds, head):
     v, limit = head
     table = ds.sel(model=v.case.model, workload=v.case.workload, scenario=v.case.scenario).isel(tpot_limit=limit)

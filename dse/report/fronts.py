@@ -180,17 +180,24 @@ def _measured_series(ds: xr.Dataset, v: V.CaseView, y: str) -> list[Series]:
 
 
 def _bands(ds: xr.Dataset, v: V.CaseView, y: str) -> tuple[Band, ...]:
-    """Bands under the fronts of the headline case, where bounds are certified."""
+    """Bands under the fronts of the headline case, where bounds are certified: at a speed, no design is cheaper than the bounds of all
+    limits that this speed meets."""
     if y != V.COST or v.case != V.headline(ds)[0]:
         return ()
-    bounds = {(r["family"], float(r["tpot_limit_s"])): r["lower_bound"] for r in V.attr(ds, "certificates", []) if r.get("lower_bound")}
+    bounds: dict[str, list[tuple[float, float]]] = {}
+    for r in V.attr(ds, "certificates", []):
+        if r.get("lower_bound"):
+            bounds.setdefault(r["family"], []).append((float(r["tpot_limit_s"]), float(r["lower_bound"]) * glossary.scale(y)))
     found = []
     for family in V.families(ds):
         cells = V.front(v, v.candidate & (v.family == family), y)
-        known = [(d, t) for d, t in cells if (family, float(v.limits_s[t])) in bounds]
-        if known:
-            points = [_point(v, d, t, y) for d, t in known]
-            low = [min(bounds[family, float(v.limits_s[t])] * glossary.scale(y), p.y) for (_, t), p in zip(known, points, strict=True)]
+        points, low = [], []
+        for d, t in cells:
+            met = [bound for limit_s, bound in bounds.get(family, []) if v.grid(V.SPEED)[d, t] * limit_s >= 1]
+            if met:
+                points.append(_point(v, d, t, y))
+                low.append(min(max(met), points[-1].y))
+        if points:
             found.append(Band(family, tuple(p.x for p in points), tuple(low), tuple(p.y for p in points)))
     return tuple(found)
 
