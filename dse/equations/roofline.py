@@ -19,9 +19,7 @@ P_GEMM = 2
 P_DECODE = 4
 P_PREFILL = 2
 P_MOE = 4
-P_SPREAD = (
-    4  # root of the experts of a rank by which uneven loads even out: drawn from power laws of exponent 1 to 2 it lies between 3 and 10
-)
+P_SPREAD = 4  # root of the experts of a rank by which uneven loads even out; power laws of exponent 1 to 2 give 3 to 10
 P_REACH = 4  # sharpness with which a cache outgrows the last-level cache
 
 
