@@ -27,7 +27,8 @@ STEPS = 12  # linear programs in a row
 ROUNDS = 12  # of the smooth solver
 CYCLES = 2  # of both solvers in turn, at most
 TRUST = 0.02  # first trust region, of the range of each variable
-MENDS = 5  # steps back inside the limits at most
+MENDS = 6  # steps back inside the limits at most
+WIDER = 10.0  # times as far around, where a step back did not help
 INSIDE = 1e-9  # how far inside they aim
 PENALTY = 30.0  # of a relative violation, in logarithms of cost: above the multipliers seen
 LEAST_TRUST, WIDEST = 1e-7, 0.2  # ends of the trust region
@@ -202,18 +203,20 @@ def _along_edges(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np
 
 
 def _mended(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np.random.Generator) -> Polished:
-    """Newton steps back inside limits that are broken by a little."""
-    at, found = start.point, start
+    """Newton steps back inside limits that are broken by a little; where one makes it worse an edge is near, and more is looked at."""
+    at, found, wider = start.point, start, 1.0
     for _ in range(MENDS):
         if found.worst >= MET:
             break
-        points = around(at, min(BALL, abs(found.worst)), rng)
-        step = _linear_program(slopes_at(task, row, fmt, points), points, at, min(10 * abs(found.worst) + ENOUGH, WIDEST), INSIDE)
-        if step is None:
-            break
-        at = np.clip(at + step, 0.0, 1.0)
-        s = slopes_at(task, row, fmt, at[None])
-        found = Polished(at, float(s.log_cost[0]), float(s.slack[0].min()), 0)
+        reach = wider * abs(found.worst)
+        points = around(at, min(BALL, reach), rng)
+        step = _linear_program(slopes_at(task, row, fmt, points), points, at, min(10 * reach + ENOUGH, WIDEST), INSIDE)
+        trial = at if step is None else np.clip(at + step, 0.0, 1.0)
+        s = slopes_at(task, row, fmt, trial[None])
+        if step is None or float(s.slack[0].min()) <= found.worst:
+            wider *= WIDER
+            continue
+        at, found = trial, Polished(trial, float(s.log_cost[0]), float(s.slack[0].min()), 0)
     return found
 
 
