@@ -35,7 +35,7 @@ class Scorer:
 
     def __init__(self, niches: Sequence[Niche], grid: Grid) -> None:
         grids = [grid if n.batches is None else replace(grid, batches=n.batches) for n in niches]
-        self._asked = [(n, own, layout_table(n.case.model, own), Memo()) for n, own in zip(niches, grids, strict=True)]
+        self._asked = [(n, own, layout_table(n.case.model, own), Memo(fit=False)) for n, own in zip(niches, grids, strict=True)]
 
     def costs(self, chips: Any) -> np.ndarray:
         """Cost of every chip in every niche and limit: array (n, cells), inf where nothing is feasible. ``chips``: leaves (n, 1)."""

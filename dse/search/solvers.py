@@ -211,12 +211,13 @@ def _mended(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np.rand
         reach = wider * abs(found.worst)
         points = around(at, min(BALL, reach), rng)
         step = _linear_program(slopes_at(task, row, fmt, points), points, at, min(10 * reach + ENOUGH, WIDEST), INSIDE)
-        trial = at if step is None else np.clip(at + step, 0.0, 1.0)
-        s = slopes_at(task, row, fmt, trial[None])
-        if step is None or float(s.slack[0].min()) <= found.worst:
-            wider *= WIDER
-            continue
-        at, found = trial, Polished(trial, float(s.log_cost[0]), float(s.slack[0].min()), 0)
+        if step is not None:
+            trial = np.clip(at + step, 0.0, 1.0)
+            s = slopes_at(task, row, fmt, trial[None])
+            if float(s.slack[0].min()) > found.worst:
+                at, found = trial, Polished(trial, float(s.log_cost[0]), float(s.slack[0].min()), 0)
+                continue
+        wider *= WIDER
     return found
 
 
