@@ -58,8 +58,10 @@ layers: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not long" --durations=15
 
+# The tests that take minutes; reports/long_tests.md says what they showed, when and with which versions.
 long: $(STAMP)
-	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 -m long
+	@status=0; XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 -m long --junitxml=.pytest_cache/long.xml || status=$$?; \
+	$(BIN)/python tools/long_tests.py .pytest_cache/long.xml && exit $$status
 
 # The page of predictions against measurements; `make validation CROSS=1` first computes errors on what the fits have not seen (minutes).
 validation: $(STAMP)
