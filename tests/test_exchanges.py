@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.catalog import load_catalog
-from dse.equations.collectives import all_reduce, exchange
+from dse.equations.collectives import all_reduce, deal, exchange, hierarchical_deal
 from dse.types import AllReduce, Collective
 from dse.validate.queues import read_queues, waves
 from dse.validate.resolve import Chips
@@ -51,6 +51,16 @@ def test_a_pass_over_the_own_buffer_costs_at_most_its_sum_with_the_links(n, size
     links, own = float(exchange(n, size, LINK, c)), local * size * LINK
     both = float(exchange(n, size, LINK, replace(c, local=local)))
     assert max(links, own) * (1 - 1e-9) <= both <= (links + own) * (1 + 1e-9)
+
+
+@given(groups, sizes, st.floats(0.0, 2.0), st.floats(0.0, 1e10))
+def test_tokens_dealt_out_beat_no_link_and_two_levels_take_the_slower_one_at_least(n, size, local, own):
+    c = Collective(base_s=1e-5, peer_s=1e-6, efficiency=0.8, local=local)
+    links = (n - 1) / n * size * LINK
+    assert links + 1e-5 <= float(deal(n, size, LINK, c, own)) <= 2e-5 + links / 0.8 + local * own * LINK
+    levels = [float(hierarchical_deal(8.0 * n, size, far, 8.0, LINK, 9 * LINK, c, c)) for far in (0.0, size)]
+    slower = max(float(deal(8.0, size, LINK, c)), float(exchange(n, size, 9 * LINK, c)))
+    assert levels[0] <= levels[1] and slower * (1 - 1e-6) <= levels[1] <= 2**0.25 * slower * (1 + 1e-6)
 
 
 def test_slopes_are_finite_without_a_switch_or_a_pass():

@@ -67,6 +67,8 @@ def sizes(equation: str, d: dict) -> dict:
     if equation == "experts":
         one = 1.0 + 0 * d["tokens"]
         return {**d, "per_token": 4.0 * one, "uneven": one, "weight_byte": one, "distinct": d["tokens"]}
+    if equation == "expert_exchange":
+        return {**d, "inside": d["n"], "near_size": d["size"], "far_size": d["size"], "own_size": d["size"]}
     return {**d, "inside": d["n"], "sharing": 1.0} if "n" in d and equation != "gemm" else d
 
 

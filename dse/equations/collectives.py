@@ -11,6 +11,7 @@ from dse.equations.smooth import TINY, distinct, filled_share, present, smooth_m
 from dse.types import AllReduce, Collective, Number
 
 Q_REGIMES = 16  # exponent of the smooth minimum over regimes: fits lie between 10 and 20
+P_LEVELS = 4  # exponent of the norm of two network levels that carry experts' tokens at the same time
 P_LOCAL = 2  # exponent of the norm of link traffic and local pass, which overlap in part: large messages of 2, 4 and 8 chips follow it
 
 
@@ -81,6 +82,46 @@ def exchange(n: Number, size: Number, s_per_byte: Number, constants: Collective)
     transfer = smooth_max(P_LOCAL, 1.0, peers / n / constants.efficiency, constants.local) * size * s_per_byte
     between = constants.ramp * jnp.sqrt(jnp.maximum(latency * transfer, TINY))
     return present(n) * (latency + transfer + between)
+
+
+def deal(n: Number, size: Number, s_per_byte: Number, constants: Collective, own_size: Number = 0.0) -> Number:
+    r"""Tokens dealt out to the ranks of their experts, or what these return, by kernels that write into every peer's buffer at once.
+
+    .. math:: t = a + a_n \log_2 n + \Big\lVert \frac{(n-1) S}{n e B},\ \frac{c\,O}{B} \Big\rVert_2
+
+    Messages to all peers leave together, so that latency grows with the doublings of the group, not with its members (8 tokens take 11 us
+    between 2 GPUs of a rack and 16 us between 64). Kernels that queue tokens in slots also pass over a buffer of the rank's own, c times
+    its size O: one slot for every expert of a token, cleared before partial results arrive, whatever crosses the links.
+
+    Args:
+        n: Chips [1]. size: Bytes a rank sends, the part that stays among them [byte]. s_per_byte: One direction of a chip's links [s/byte].
+        constants: Fit constants (``Collective``); ``peer_s`` is the latency of a doubling. own_size: O [byte].
+
+    Returns: Time [s]; 0 for one chip.
+
+    References: dse-operator-fit, flashinfer-alltoall
+
+    >>> from dse.types import Collective
+    >>> round(float(deal(8.0, 450e6, 1 / 450e9, Collective(base_s=1e-5, peer_s=2e-6, efficiency=1.0))) * 1e6, 3)
+    891.0
+    >>> round(float(deal(2.0, 600.0, 1e-9, Collective(base_s=0.0, peer_s=0.0, efficiency=1.0, local=0.5), 800.0)) * 1e9, 3)
+    500.0
+    """
+    peers = n - 1.0
+    latency = constants.base_s + constants.peer_s * jnp.log2(jnp.maximum(n, 1.0))
+    links, own = peers / n / constants.efficiency * size, constants.local * own_size
+    return present(n) * (latency + smooth_max(P_LOCAL, 1.0, links, own) * s_per_byte)
+
+
+def levels_together(near: Number, far: Number) -> Number:
+    """Time of tokens that cross both network levels: a node hands on what has arrived while more arrives, so the slower level counts [s].
+
+    References: deepep
+
+    >>> round(float(levels_together(1e-5, 1e-4)) * 1e6, 2), round(float(levels_together(1e-4, 0.0)) * 1e6, 2)
+    (100.0, 100.0)
+    """
+    return smooth_max(P_LEVELS, 1.0, near, far)
 
 
 def passing(n: Number, dimensions: Number, open_ends: Number) -> Number:
@@ -173,6 +214,32 @@ def domains_reached(domains: Number, per_token: Number, groups: Number | None = 
     return distinct(domains * filled_share(held, chosen / (groups - (held - 1.0) / 2.0)), per_token)
 
 
+def hierarchical_deal(
+    n: Number,
+    size: Number,
+    far_size: Number,
+    domain: Number,
+    up_s_per_byte: Number,
+    out_s_per_byte: Number,
+    inner: Collective,
+    outer: Collective,
+) -> Number:
+    """Experts' tokens over scale-up domains: ``far_size`` crosses between domains while ``size`` is handed on inside of them [s].
+
+    What several chips of a domain need crosses once.
+
+    References: deepep
+
+    >>> from dse.types import Collective
+    >>> o = Collective(base_s=0.0, peer_s=0.0, efficiency=1.0)
+    >>> round(float(hierarchical_deal(16.0, 450e6, 450e6, 8.0, 1 / 450e9, 1 / 50e9, o, o)) * 1e3, 3)  # 225 MB at 50 GB/s
+    4.502
+    """
+    inside, domains = split_levels(n, domain)
+    far = exchange(domains, far_size, out_s_per_byte, outer)
+    return levels_together(deal(inside, size, up_s_per_byte, inner), far)
+
+
 def hierarchical_exchange(
     n: Number,
     size: Number,
@@ -181,11 +248,8 @@ def hierarchical_exchange(
     out_s_per_byte: Number,
     inner: Collective,
     outer: Collective,
-    far_size: Number | None = None,
 ) -> Number:
     """All-gather, reduce-scatter or all-to-all over scale-up domains; the part that leaves a domain runs on the scale-out links [s].
-
-    ``far_size`` is the buffer as the scale-out links see it, where it differs: what several chips of a domain need crosses once.
 
     References: scaling-book
 
@@ -195,5 +259,4 @@ def hierarchical_exchange(
     5.375
     """
     inside, domains = split_levels(n, domain)
-    far = exchange(domains, size if far_size is None else far_size, out_s_per_byte, outer)
-    return exchange(inside, size, up_s_per_byte, inner) + far
+    return exchange(inside, size, up_s_per_byte, inner) + exchange(domains, size, out_s_per_byte, outer)

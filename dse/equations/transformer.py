@@ -19,6 +19,7 @@ from dse.types import (
     AttentionDecode,
     AttentionPrefill,
     Chip,
+    Collective,
     Format,
     Gemm,
     LayerGroup,
@@ -117,24 +118,18 @@ def _reduce(mc: Machine, n: Number, size: Number) -> Work:
     return _communication(time, 2.0 * (n - 1.0) / n * size)
 
 
-def _exchange(
-    mc: Machine, n: Number, size: Number, constants, beside: Number = 1.0, longer: Number = 1.0, far_size: Number | None = None
-) -> Work:
-    """Exchange between n chips; ``beside``: chips of another group next to each, which fill its domain first; ``longer``: way in it.
+def _exchange(mc: Machine, n: Number, size: Number, constants: Collective, beside: Number) -> Work:
+    """Exchange between n chips; ``beside``: chips of another group next to each, which fill its domain first."""
+    up, out, far = mc.chip.scale_up, mc.chip.scale_out, mc.chip.kernels.scale_out
+    time = collectives.hierarchical_exchange(n, size, up.chips / beside, up.s_per_byte, out.s_per_byte, constants, far)
+    return _communication(time, (n - 1.0) / n * size)
 
-    ``far_size`` is what the scale-out links see of ``size``, where that is less.
-    """
-    chip = mc.chip
-    time = collectives.hierarchical_exchange(
-        n,
-        size,
-        chip.scale_up.chips / beside,
-        chip.scale_up.s_per_byte * longer,
-        chip.scale_out.s_per_byte,
-        constants,
-        chip.kernels.scale_out,
-        far_size,
-    )
+
+def _deal(mc: Machine, n: Number, size: Number, far_size: Number, constants: Collective) -> Work:
+    """Tokens to the ranks of their experts, or back; ``far_size`` is what the scale-out links see of ``size``."""
+    up, out, far = mc.chip.scale_up, mc.chip.scale_out, mc.chip.kernels.scale_out
+    longer = collectives.passing(jnp.minimum(n, up.chips), up.dimensions, up.open_ends)
+    time = collectives.hierarchical_deal(n, size, far_size, up.chips, up.s_per_byte * longer, out.s_per_byte, constants, far)
     return _communication(time, (n - 1.0) / n * size)
 
 
@@ -245,13 +240,11 @@ def _crossing(mc: Machine, model: LLM, group: LayerGroup, layout: Layout, tokens
         return [_repeat(2.0 * present(layout.dp), gather)]
     whole = jnp.clip(2.0 - stage_chips(layout) / layout.ep, 0.0, 1.0)
     spread = jnp.clip(f.experts, 0.0, 1.0) * present(layout.ep)
-    up = mc.chip.scale_up
     own = tokens / stage_chips(layout) * d
-    sent, domains = own * f.experts_per_token, collectives.split_levels(layout.ep, up.chips)[1]
+    sent, domains = own * f.experts_per_token, collectives.split_levels(layout.ep, mc.chip.scale_up.chips)[1]
     far = own * collectives.domains_reached(domains, f.experts_per_token, f.groups, f.groups_per_token)
-    longer = collectives.passing(jnp.minimum(layout.ep, up.chips), up.dimensions, up.open_ends)
-    there = _exchange(mc, layout.ep, sent, kernels.dispatch, longer=longer, far_size=far)
-    back = _exchange(mc, layout.ep, sent * mc.fmt.activation_byte, kernels.combine, longer=longer, far_size=far * mc.fmt.activation_byte)
+    there = _deal(mc, layout.ep, sent, far, kernels.dispatch)
+    back = _deal(mc, layout.ep, sent * mc.fmt.activation_byte, far * mc.fmt.activation_byte, kernels.combine)
     gathers, trip = _repeat(2.0, gather), _add_work(there, back)
     least = whole * trip.time.total + (1.0 - whole) * jnp.maximum(gathers.time.total, trip.time.total)
     moved = (1.0 - spread * whole) * gathers.link_byte + spread * whole * trip.link_byte

@@ -81,7 +81,10 @@ class AllReduce:
 
 @pytree()
 class Collective:
-    """Constants of all-gather, reduce-scatter, all-to-all and point to point: latency, latency a peer, share of the link."""
+    """Constants of all-gather, reduce-scatter, all-to-all and point to point: latency, latency a peer, share of the link.
+
+    Of dispatch and combine ``peer_s`` is the latency of each doubling of the group.
+    """
 
     base_s: Number
     peer_s: Number

@@ -92,8 +92,8 @@ def _send(z: Sizes, c: Exchange, x: Machine) -> Number:
 
 
 def _expert_exchange(z: Sizes, c: Exchange, x: Machine) -> Number:
-    near = collectives.exchange(z["inside"], z["size"] * z["inside"] / z["n"], x.up_s_per_byte, c.near)  # sent straight to the peer
-    return near + collectives.exchange(z["n"] / z["inside"], z["size"], x.out_s_per_byte, c.far)
+    near = collectives.deal(z["inside"], z["near_size"], x.up_s_per_byte, c.near, z["own_size"])
+    return collectives.levels_together(near, collectives.exchange(z["n"] / z["inside"], z["far_size"], x.out_s_per_byte, c.far))
 
 
 def _elementwise(z: Sizes, c: Elementwise, x: Machine) -> Number:

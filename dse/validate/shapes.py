@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from dse.equations.collectives import domains_reached
+from dse.equations.smooth import distinct
 from dse.validate.precision import spelled
 
 Row = Mapping[str, str]
@@ -257,6 +259,7 @@ def send(row: Row) -> Case:
 
 
 INDEX_BYTE = 4.0  # of an index of a token or expert
+MOST_NODES = 4.0  # groups, one a node, among which the router of these runs chooses
 NODE_CHIPS = 8  # GPUs of a node of the published DeepEP runs: beyond it lies the InfiniBand network
 
 
@@ -279,10 +282,17 @@ def expert_exchange(row: Row) -> Case:
     inside = n if in_engine else min(n, float(NODE_CHIPS))
     far = inside < n
     kernel += "-low" if op.endswith("low_precision") else ""
-    own_kernel = "deepep-normal" if op.endswith("normal") else "deepep-far" if far else "deepep"
+    normal = op.endswith("normal")
+    own_kernel = "deepep-normal" if normal else "deepep-far" if far else "deepep"
     variant = f"trtllm-{kernel}" if in_engine else own_kernel
-    work = size * (1 - inside / n if far else 1 - 1 / n) if is_rate(row) else 0.0  # a bottleneck bandwidth counts what leaves the node
-    return Case("expert_exchange", leg, "bf16", {"n": n, "size": size, "inside": inside}, variant, work)
+    near, counted = size * inside / n, size * (1 - inside / n if far else 1 - 1 / n)  # straight to the rank of the expert
+    if normal:  # once to each node and there once to each rank; its bandwidth counts the node or rank where it stays as well
+        nodes = n / inside
+        near = tokens * width * value * float(distinct(n, k))
+        size = tokens * width * value * float(domains_reached(nodes, k, nodes, min(nodes, MOST_NODES)))
+        counted = size if far else near
+    sizes = {"n": n, "inside": inside, "near_size": near, "far_size": size, "own_size": 2 * tokens * width * k}
+    return Case("expert_exchange", leg, "bf16", sizes, variant, counted if is_rate(row) else 0.0)
 
 
 ELEMENTWISE_VALUES = {"add": 3, "input_layernorm": 2, "attn_rope": 2, "mlp_act": 3, "gelu": 2, "softmax": 2, "layernorm": 2}
