@@ -23,6 +23,7 @@ from dse.validate.operators import Job, predict_seconds
 from dse.validate.resolve import Chips, Resolved
 from dse.validate.rows import Rule, every_row, excluded_by, read_folder, read_rules, read_table
 from dse.validate.runs import Cut, Models, Run, layout_of, narrow, run_of, workers_of
+from dse.validate.settings import NONE
 from dse.validate.shapes import Unpredictable, case
 from dse.validate.special import _verdict, remarks, verdicts
 from dse.validate.systems import Evaluator, metric_of, predict_systems
@@ -334,6 +335,8 @@ def evaluators(catalog):
         "waiting": 0.0,
         "balance_steps": 0.0,
         "uneven_prompts": 0.0,
+        "wait_steps": 0.0,
+        "poll_steps": 0.0,
     }
     return Evaluator(plain, catalog), Evaluator(Chips(catalog, {}, known), catalog, lambda chip, engine: none)
 
@@ -415,10 +418,25 @@ def test_an_engine_changes_waiting_and_host_time_but_no_work(catalog):
     run = in_engine(chip, "sglang", {}, True)
     differs = {f.name for f in dataclasses.fields(chip.kernels.system)
                if getattr(chip.kernels.system, f.name) != getattr(run.kernels.system, f.name)}  # fmt: skip
-    waits = {"first_token_s", "queue", "pickup_steps", "waiting", "balance_steps", "uneven_prompts"}
+    waits = {"first_token_s", "queue", "pickup_steps", "waiting", "balance_steps", "uneven_prompts", "wait_steps", "poll_steps"}
     assert differs <= {"host_s", "interference", *waits} and differs and not run.kernels.system.balance_steps
     assert dataclasses.replace(run.kernels, system=chip.kernels.system) == chip.kernels
     assert in_engine(chip, "", {}, False).kernels.system.queue == 0.0 and in_engine(chip, "", {}, True) is chip
+
+
+def test_settings_of_a_script_hold_for_its_rows_and_lengthen_the_wait_for_the_first_token(catalog):
+    row = {"model": "Llama-3.3-70B", "chip": "B200-SXM-180GB", "software": "trtllm", "isl": "1024", "osl": "1024", "tp": "4",
+           "n_chips": "4", "mode": "aggregated", "note": "InferenceX 2025-10-29", "batch_or_concurrency": "16",
+           "precision_weights": "fp8", "metric": "ttft"}  # fmt: skip
+    models, evaluator = Models(catalog), Evaluator(Chips(catalog, {}), catalog)
+    held, plain = (run_of(r, r["chip"], models) for r in (row, {**row, "note": "AIC team run"}))
+    assert (held.isl, held.osl, plain.isl, plain.osl) == (921.6, 921.6, 1024.0, 1024.0)
+    assert not run_of({**row, "tp": "8", "n_chips": "8"}, row["chip"], models).settings.wait_steps
+    free = dataclasses.replace(held, settings=NONE)
+    waits = metric_of("ttft", held, evaluator) - metric_of("ttft", free, evaluator)
+    come = 20 * 16 / 921.6  # while the first one waits its 20 steps; these wait half as long
+    assert waits == pytest.approx((20 + come * 10) / (1 + come) * metric_of("tpot", held, evaluator), rel=1e-4)
+    assert metric_of("tpot", held, evaluator) == pytest.approx(metric_of("tpot", free, evaluator), rel=1e-6)
 
 
 def test_an_engine_is_known_by_its_release_and_an_unseen_one_is_the_latest():

@@ -96,6 +96,35 @@ def balance_wait_steps(longest_steps: Number, ranks: Number, batch: Number, outp
     return 0.5 * (1.0 - 1.0 / ranks) * between * -jnp.expm1(-longest_steps / between)
 
 
+def gathering_wait_steps(longest_steps: Number, batch: Number, output_tokens: Number) -> Number:
+    r"""Mean wait of a new request on a server that gathers prompts for T decoding steps: :math:`T\,(1 + a/2) / (1 + a)` with
+    :math:`a = T B / n_{out}`.
+
+    The first one that comes starts the clock and waits T; the a others that come meanwhile wait half as long, and all start together.
+
+    Args:
+        longest_steps: T [1]. batch: B of one rank [1]. output_tokens: Of a request [token].
+
+    References: inferencemax-scripts
+
+    >>> gathering_wait_steps(20.0, 51.2, 1024.0)  # one comes while the first one waits: (20 + 10) / 2
+    15.0
+    """
+    meanwhile = longest_steps * batch / output_tokens
+    return longest_steps * (1.0 + meanwhile / 2.0) / (1.0 + meanwhile)
+
+
+def polling_wait_steps(poll_steps: Number) -> Number:
+    """Mean wait of a new request until a scheduler that looks every ``poll_steps`` decoding steps sees it [1].
+
+    References: inferencemax-scripts
+
+    >>> polling_wait_steps(30.0)
+    15.0
+    """
+    return poll_steps / 2.0
+
+
 def uneven_prefill(uneven: Number, ranks: Number, input_tokens: Number, chunk_tokens: Number) -> Number:
     r"""Prefill that holds up a rank, relative to that of its own prompts: :math:`1 + u\,(1 - 1/d)\,n_{in} / (n_{in} + c)`.
 

@@ -52,6 +52,10 @@ def _aggregated(chip: Chip, workload: Workload, layout: Layout, p: Passes, model
     steps = s.pickup_steps
     if s.balance_steps is not None and layout.dp is not None:
         steps = steps + serving.balance_wait_steps(s.balance_steps, layout.dp, rank, osl)
+    if s.wait_steps is not None:
+        steps = steps + serving.gathering_wait_steps(s.wait_steps, rank, osl)
+    if s.poll_steps is not None:
+        steps = steps + serving.polling_wait_steps(s.poll_steps)
     ttft = serving.first_token_s(s.first_token_s, tpot, p.prefill.time.total, load, s.queue, rank, slot, steps)
     power_w = (p.decode.energy_j + rank / osl / p.prompts * p.prefill.energy_j) / tpot
     requests = serving.requests_per_s(layout.batch, ttft, tpot, osl)

@@ -123,6 +123,8 @@ class System:
     waiting: Number = 0.0  # requests of a closed loop that stand outside the running batch
     uneven_prompts: Number | None = None  # prefill that ranks wait for in vain, where prompts as long as a chunk start on one of them alone
     balance_steps: Number | None = None  # decoding steps after which a new request waits no more for one on each other attention rank
+    wait_steps: Number | None = None  # decoding steps that a server holds a new request back for others to be prefilled with, at most
+    poll_steps: Number | None = None  # decoding steps from one look for new requests to the next
     routing_exponent: Number = 1.0  # tokens of a batch choose experts alike: T of them count as T to this power (1: independently)
 
 

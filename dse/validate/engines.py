@@ -20,6 +20,8 @@ TABLE = Path("constants") / "_engines.toml"
 SAME = {
     "balance_steps": 0.0,
     "uneven_prompts": 0.0,
+    "wait_steps": 0.0,
+    "poll_steps": 0.0,
 }  # leaves that are off, so that the chips of all engines have one structure and compile once
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 

@@ -14,6 +14,7 @@ from dse.errors import InputError
 from dse.validate.engines import engine_of
 from dse.validate.precision import spelled
 from dse.validate.queues import requests_of
+from dse.validate.settings import NONE, Settings, settings_of
 from dse.validate.shapes import Unpredictable
 
 Row = Mapping[str, str]
@@ -69,6 +70,7 @@ class Run:
     queued: bool = False  # requests wait outside: every place of the instance is taken by one that decodes
     requests: float | None = None  # of the whole run, where it is known to end
     wide: bool = False  # an open layout may split the attention by requests and spread the experts
+    settings: Settings = NONE  # of server and client, where a script that ran it states them
 
 
 def squeeze(name: str) -> str:
@@ -200,14 +202,14 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         isl, osl = float(lengths[1]), float(lengths[2])
     both = workers_of(row) if serving == "disaggregated" else {}
     count, cut = both["decode"] if both else (1.0, layout_of(row))
-    engine = engine_of(row.get("software", ""))
+    engine, said = engine_of(row.get("software", "")), settings_of(row)
     return Run(
         chip=chip,
         model=model,
         serving=serving,
         format=format_of(row, model),
-        isl=isl,
-        osl=osl,
+        isl=said.length_share * isl,
+        osl=max(said.length_share * osl, 1.0),
         batch=batch,
         cut=cut,
         chips=number(row, "n_chips", 1.0),
@@ -219,6 +221,7 @@ def run_of(row: Row, chip: str, models: Models) -> Run:
         whole=alone or claim,
         queued=(phrase or claim) and serving == "aggregated",
         requests=requests_of(row, engine, isl, osl) if phrase else None,
+        settings=said,
     )
 
 

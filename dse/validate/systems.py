@@ -20,6 +20,7 @@ from dse.validate.queues import waves
 from dse.validate.resolve import Chips
 from dse.validate.rows import Row
 from dse.validate.runs import LARGEST_BATCH, Cut, Models, Run, run_of
+from dse.validate.settings import Settings
 from dse.validate.shapes import Unpredictable
 
 GPU = "hbm_gpu"
@@ -43,16 +44,17 @@ class Evaluator:
         self.chips, self.catalog, self.system = chips, catalog, system
         self._known: dict[Key, Answer] = {}
         self._settled: dict[Run, Run] = {}
-        self._chips: dict[tuple[str, str, bool], Chip] = {}
+        self._chips: dict[tuple[str, str, bool, Settings], Chip] = {}
 
     def _chip(self, run: Run) -> Chip:
-        key = (run.chip, run.engine, run.burst)
+        key = (run.chip, run.engine, run.burst, run.settings)
         if key not in self._chips:
             on = self.chips.find(run.chip)
             assert on is not None
             gpu = str(on.constants.meta.get("family", GPU)) == GPU  # engines are measured on GPUs
             leaves = self.system(run.chip, run.engine) if self.system else {}
             engine = run.engine if gpu else ""
+            leaves = {**leaves, **run.settings.leaves} if engine else leaves
             kind = read_engines()[engine].all_reduce if engine else ""
             own = variant_of("all_reduce", kind, on.constants) if kind else None
             self._chips[key] = in_engine(on.chip, engine, leaves, run.burst, own)
