@@ -304,11 +304,12 @@ def experts_ffn(
 
     .. math::
         t = t_0 + \left\| \frac{2 a d I}{e_f P}\,(i R + m_0 H),\ \frac{a H d I b_w}{e_b B} \right\|_4
-        + \frac{R(4d + 6I) + 4Td}{e_a B} + H t_h
+        + \frac{R(4d + 6I) + 8Td}{e_a B} + H t_h
 
-    where :math:`i = 1 + u\, i_0 (1 - 1/ep) (ep/E)^{1/4}` is the load of the busiest rank under uneven routing. The more experts a rank
-    holds, the more their loads even out: slower than independent loads of one size would (the root), for few experts take most of a power
-    law. It does not depend on m: if it grew with the tokens, twice the tokens could take more than twice the time, which two batches one
+    A token is read once and its sum over experts cleared, read and written: four values of two bytes. The load of the busiest rank under
+    uneven routing is :math:`i = 1 + u\, i_0 (1 - 1/ep) (ep/E)^{1/4}`. The more experts a rank holds, the more their loads even out: slower
+    than independent loads of one size would (the root), for few experts take most of a power law. It
+    does not depend on m: if it grew with the tokens, twice the tokens could take more than twice the time, which two batches one
     after the other never do.
 
     Args:
@@ -346,7 +347,7 @@ def experts_ffn(
     padded = rows * busiest + hit * constants.tile_token
     compute = 2.0 * matrices * padded * hidden * width / (constants.compute_efficiency * peak_flop_per_s)
     weights = matrices * hit * hidden * width * weight_byte / constants.memory_efficiency * s_per_byte
-    moved = (rows * (4.0 * hidden + 6.0 * width) + 4.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
+    moved = (rows * (4.0 * hidden + 6.0 * width) + 8.0 * tokens * hidden) / constants.activation_efficiency * s_per_byte
     core = _time(P_MOE, blend, constants.floor_s, compute, weights, 0.0, 0.0)
     return add(core, only(weights=moved), only(overhead=hit * constants.hit_s))
 

@@ -242,7 +242,9 @@ def all_reduce(row: Row) -> Case:
     n = number(row, "n_chips")
     inside = min(n, number(row, "devices_per_node", n))
     variant = collective_variant(row)
-    sharing = inside if variant == "eager" else 1.0  # one network card for all GPUs of a profiled server: inferred from the times
+    sharing = (
+        max(inside / 2, 1.0) if variant == "eager" else 1.0
+    )  # one network card a profiled server, half of it for a flow: from the times
     sizes = {"n": n, "inside": inside, "size": number(row, "msg_bytes"), "sharing": sharing}
     return Case("all_reduce", "all_reduce", "bf16", sizes, variant=variant)
 
