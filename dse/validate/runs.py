@@ -261,7 +261,7 @@ def _mlperf(row: Row, chip: str, models: Models) -> Run:
     form, chips, engine = format_of(row, model), number(row, "n_chips", 1.0), engine_of(row.get("software", ""))
     latent = any(float(g.attention.latent) > 0 for g in models.catalog.models[model].groups)
     run = Run(chip, model, "aggregated", form, *_lengths(row.get("note", "")), batch=None, cut=None, chips=chips, engine=engine)
-    return replace(run, queued=True, wide=latent)
+    return replace(run, queued=True, wide=latent, settings=settings_of(row))
 
 
 RANGE = re.compile(r"\d+(?:\.\d+)?")
