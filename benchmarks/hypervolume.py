@@ -26,6 +26,7 @@ from dse.certificates import read
 from dse.pareto import hypervolume
 from dse.questions import grid_of, questions_of, shards_of, shop_of
 from dse.search.designs import Questions, block_scorer
+from dse.search.finish import polished
 from dse.search.optuna_study import distributions_of, open_ledger, open_storage
 from dse.search.refine import Question, Refined, refine
 from dse.search.shards import Plan, canonical, points_of, run_shard
@@ -99,7 +100,8 @@ class Race:
 
     def refined(self, points: np.ndarray, rng: np.random.Generator, rounds: int = ROUNDS) -> Refined:
         (case,) = self.questions.cases
-        return refine(self.shop, Question(((case, 1.0),), self.questions.limits_s), self.grid, points, rounds, rng, self.block, FRESH)
+        asked = Question(((case, 1.0),), self.questions.limits_s)
+        return polished(self.shop, asked, self.grid, refine(self.shop, asked, self.grid, points, rounds, rng, self.block, FRESH))
 
     def finish(self, seconds: float, rng: np.random.Generator) -> None:
         """Breed around the leaders on every batch, again and again until the time is over; what comes too late does not count."""

@@ -25,10 +25,9 @@ from dse.proofs import FOLDER, issued, keep, prove_headline
 from dse.questions import Shard, grid_of, questions_of, shards_of, shop_of
 from dse.search import explore
 from dse.search.designs import Shop, block_scorer
-from dse.search.finish import nearby
-from dse.search.layouts import MARGIN, Grid
+from dse.search.finish import polished
 from dse.search.optuna_study import Entry, Ledger, claimed, open_ledger, open_storage
-from dse.search.refine import Question, Refined, headline_question, other_questions, refine
+from dse.search.refine import headline_question, other_questions, refine
 from dse.search.shards import ENDED, Plan, finished, run_shard
 from dse.search.simulator import Simulator, load_simulator
 from dse.search.simulator import block_scorer as simulated_scorer
@@ -100,9 +99,10 @@ def search_shard(
                 if len(lead):
                     found.append(refine(shop, question, grid, lead, study.search.finish_others, rng, plan.block))
         best[0] = min((float(f.costs[:, headline].min()) for f in (found[0], found[-1]) if len(f.costs)), default=np.inf)
-        polished = _polished(shop, asked, grid, found[-1]) if costs is not None and study.search.polish else []
-        points = np.concatenate([*(f.points for f in found), *(x[None] for x in polished)])
-        return points, sum(f.chips for f in found) + len(polished), sum(f.evaluations for f in found)
+        if costs is not None and study.search.polish:
+            found[-1] = polished(shop, asked, grid, found[-1])
+        points = np.concatenate([f.points for f in found])
+        return points, sum(f.chips for f in found), sum(f.evaluations for f in found)
 
     def enough(_: list[Entry]) -> bool:
         places = [] if hunt.folder is None else [Path(hunt.folder) / FOLDER, Path(hunt.folder).parent / FOLDER]
@@ -226,14 +226,6 @@ def search_all(
             if until is not None:
                 seen()
     return found, {k: sum(f.counts.get(k, 0) for f in found.values()) for k in COUNTED} | {"cut_by_time": int(late)}
-
-
-def _polished(shop: Shop, question: Question, grid: Grid, found: Refined) -> list[np.ndarray]:
-    """The best chips of a question of one case and owner, polished; each at the tightest limit under which it leads."""
-    leads = {w[0]: (limit_s, w[1]) for limit_s, w in sorted(zip(question.limits_s, found.ways, strict=False), key=lambda x: -x[0]) if w}
-    case = question.cases[0][0]
-    near = (nearby(shop, case, limit_s * (1.0 - 2 * MARGIN), grid, found.points[i], way) for i, (limit_s, way) in leads.items())
-    return [x for x in near if x is not None]
 
 
 def _in_turn(

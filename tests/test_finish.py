@@ -10,7 +10,11 @@ import pytest
 
 from dse import certificates
 from dse.catalog import load_catalog
-from dse.search.finish import nearby, polish
+from dse.evaluate import as_floats
+from dse.search.designs import build_block
+from dse.search.finish import as_case, bundle, nearby, polish
+from dse.search.shadow import EXTRAS
+from dse.search.solvers import BALL, Task, around, free_of, slopes_at
 from dse.study import read_study
 
 STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02
@@ -93,10 +97,33 @@ def test_the_polish_of_a_search_reaches_the_optimum_from_a_smaller_batch(questio
     case = replace(question["case"], prices=(question["prices"],))
     found = nearby(shop, case, LIMIT_S, question["grid"], shop.space.encode(values)[0], (row, way["format"]))
     assert found is not None
-    decisions = shop.space.named({k: float(np.ravel(v)[0]) for k, v in shop.space.decode(found[None]).items()})
+    point, cost = found
+    decisions = shop.space.named({k: float(np.ravel(v)[0]) for k, v in shop.space.decode(point[None]).items()})
+    assert cost == pytest.approx(finished.cost, rel=1e-3)
     again = polish(decisions=decisions, layout=finished.layout, rounds=1, each=0, cycles=0, walk=0, **question)
     assert again.improved_from == pytest.approx(finished.cost, rel=1e-3)  # in the batch of the optimum, as it stands
     assert decisions["node"] == START["node"]
+
+
+def test_differences_are_gradients(question, finished):
+    """What the polish of a search takes for gradients, against exact ones at the same points."""
+    shop = question["shop"]
+    values = {k: np.array([v]) for k, v in shop.space.from_named(finished.decisions).items()}
+    at, slopes = bundle(shop, finished.decisions, question["case"], question["prices"], LIMIT_S, finished.layout)
+    free = free_of(shop)
+    fixed = {v.name: float(values[v.name][0]) for i, v in enumerate(shop.space.variables) if i not in free}
+    area = float(np.ravel(sum(build_block(shop, values).area_mm2.values()))[0])
+    task = Task(
+        shop, as_case(question["case"]), as_floats(question["prices"]), LIMIT_S, fixed, free, np.zeros(len(EXTRAS)), area, plain=True
+    )
+    row = np.array([finished.layout[k] for k in ("tp", "pp", "dp", "ep", "batch")])
+    points = around(at, BALL / 10, np.random.default_rng(0))
+    plain = slopes_at(task, row, finished.layout["format"], points)
+    d = len(at)
+    assert np.allclose(plain.log_cost, slopes.log_cost, rtol=1e-12)
+    assert np.allclose(plain.log_cost_slope, slopes.log_cost_slope[:, :d], atol=1e-4)
+    near = slopes.slack < 0.5  # what a polish looks at
+    assert np.allclose(plain.slack_slope[near], slopes.slack_slope[:, :, :d][near], atol=1e-3)
 
 
 def test_a_polish_returns_to_the_optimum_from_beside_it(question, finished):

@@ -46,6 +46,7 @@ formats = ["bf16", "fp8"]
 asked = 4
 bred = 12
 finish = 20
+polish = false
 certify = 1000
 gap = 0.05
 """

@@ -55,6 +55,7 @@ formats = ["bf16", "fp8"]
 asked = 4
 bred = 12
 finish = 20
+polish = false
 """
 OWN_CHIP = """
 name = "My own accelerator"

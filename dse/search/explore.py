@@ -25,11 +25,13 @@ class Archive:
     costs: np.ndarray  # (n, cells)
     tpot: np.ndarray  # (n,) fastest mean time per token of the headline case [s], inf if none
     sizes: np.ndarray | None = None  # (d,) number of values of each variable, inf for real ones; None: all are real
+    each: bool = False  # whether every cell has ambassadors of its own: where there are few cells
 
     @staticmethod
-    def empty(dimensions: int, cells: int, sizes: Sequence[float] | None = None) -> Archive:
+    def empty(dimensions: int, cells: int, sizes: Sequence[float] | None = None, each: bool = False) -> Archive:
         """An archive without chips."""
-        return Archive(np.empty((0, dimensions)), np.empty((0, cells)), np.empty(0), None if sizes is None else np.asarray(sizes, float))
+        known = None if sizes is None else np.asarray(sizes, float)
+        return Archive(np.empty((0, dimensions)), np.empty((0, cells)), np.empty(0), known, each)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -48,11 +50,14 @@ def leaders(costs: np.ndarray, keep: int = KEEP) -> np.ndarray:
     return np.unique(order[reached])
 
 
-def ambassadors(points: np.ndarray, costs: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:
+def ambassadors(points: np.ndarray, costs: np.ndarray, sizes: np.ndarray | None, each: bool = False) -> np.ndarray:
     """For every value of every variable of few values, the row that has it and is nearest to the best costs over all cells.
 
-    >>> ambassadors(np.array([[0.1], [0.2], [0.9]]), np.array([[1.0], [2.0], [3.0]]), np.array([2.0]))
-    array([0, 2])
+    With ``each`` for every cell the cheapest that has it, too: what serves a tight limit best may be far from the best elsewhere.
+
+    >>> points, costs = np.array([[0.1], [0.2], [0.9]]), np.array([[1.0, 8.0], [2.0, 7.0], [3.0, 9.0]])
+    >>> ambassadors(points, costs, np.array([2.0])), ambassadors(points, costs, np.array([2.0]), each=True)
+    (array([0, 2]), array([0, 1, 2]))
     """
     if sizes is None or not len(costs):
         return np.empty(0, int)
@@ -68,6 +73,10 @@ def ambassadors(points: np.ndarray, costs: np.ndarray, sizes: np.ndarray | None)
         for value in np.unique(level):
             rows = np.flatnonzero((level == value) & (behind < FAR))
             found += [rows[np.argmin(behind[rows])]] if len(rows) else []
+            if each:
+                rows = np.flatnonzero(level == value)
+                least = np.argmin(costs[rows], axis=0)
+                found += rows[least[np.isfinite(costs[rows].min(axis=0))]].tolist()
     return np.unique(np.array(found, int))
 
 
@@ -75,7 +84,7 @@ def add(archive: Archive, points: np.ndarray, costs: np.ndarray, tpot: np.ndarra
     """Archive with new chips, and which of them entered (indices into the new ones)."""
     points, costs = np.concatenate([archive.points, points]), np.concatenate([archive.costs, costs])
     tpot = np.concatenate([archive.tpot, tpot])
-    kept = np.union1d(leaders(costs), ambassadors(points, costs, archive.sizes)).astype(int)
+    kept = np.union1d(leaders(costs), ambassadors(points, costs, archive.sizes, archive.each)).astype(int)
     entered = kept[kept >= len(archive)] - len(archive)
     return replace(archive, points=points[kept], costs=costs[kept], tpot=tpot[kept]), entered
 
@@ -85,14 +94,15 @@ def breed(
 ) -> np.ndarray:
     """Children in the unit cube: a differential step, a mutation at any scale, or a crossing with one, in equal parts; a few at random.
 
-    Mothers are drawn by cell, so that every cell (not only the cheapest) breeds; some are any chip of the archive. A step over the end of
-    a range is reflected there, but for the share ``ends`` of them, which stop at the end. ``mend`` has the last word.
+    Mothers are drawn among the chips that lead a cell, each as often, so that no chip that leads many crowds out the others; some are any
+    chip of the archive. A step over the end of a range is reflected there, but for the share ``ends`` of them, which stop at the end.
+    ``mend`` has the last word.
     """
     fresh = rng.random((count, dimensions))
     if not len(archive):
         return fresh
     finite = np.isfinite(archive.costs).any(axis=0)
-    best = np.argmin(archive.costs[:, finite], axis=0) if finite.any() else np.zeros(1, int)
+    best = np.array(list(dict.fromkeys(np.argmin(archive.costs[:, finite], axis=0).tolist())) if finite.any() else [0])
     leading, *others = (
         archive.points[rng.choice(best, count)],
         *(archive.points[rng.integers(len(archive), size=count)] for _ in range(4)),

@@ -17,7 +17,8 @@ import numpy as np
 from dse.evaluate import Metrics, as_floats, evaluate
 from dse.search.designs import Shop, build_block, column
 from dse.search.finalists import FINE_REACH, FINE_STEP, fine_batches
-from dse.search.layouts import Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.search.layouts import MARGIN, Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.search.refine import Question, Refined
 from dse.search.shadow import EXTRAS, Slopes, shadow_prices
 from dse.search.solvers import BALL, CYCLES, ENOUGH, MET, Polished, Task, around, free_of, polish_in, slopes_at, values_of
 from dse.types import Chip, Deployment, Prices, named_format
@@ -137,8 +138,10 @@ def _walked(
     return best, used, iterations
 
 
-def nearby(shop: Shop, case: Case, limit_s: float, grid: Grid, point: np.ndarray, way: tuple[np.ndarray, str]) -> np.ndarray | None:
-    """A chip (a point of the cube) polished in its layout, and with the batches beside it; None where nothing meets the limits.
+def nearby(
+    shop: Shop, case: Case, limit_s: float, grid: Grid, point: np.ndarray, way: tuple[np.ndarray, str]
+) -> tuple[np.ndarray, float] | None:
+    """A chip (a point of the cube) polished in its layout, and with the batches beside it, and its cost; None where no limit is met.
 
     Where memory holds just one batch, the next one needs many variables to move at once, which steps at random seldom do.
     """
@@ -146,7 +149,7 @@ def nearby(shop: Shop, case: Case, limit_s: float, grid: Grid, point: np.ndarray
     values = {name: np.ravel(x) for name, x in space.decode(point[None]).items()}
     fixed = {v.name: float(values[v.name][0]) for i, v in enumerate(space.variables) if i not in free}
     owner = as_floats(case.prices[0])
-    task = Task(shop, as_case(case), owner, limit_s, fixed, free, np.zeros(len(EXTRAS)), _area(shop, values))
+    task = Task(shop, as_case(case), owner, limit_s, fixed, free, np.zeros(len(EXTRAS)), _area(shop, values), plain=True)
     rng = np.random.default_rng(0)
     best = polish_in(task, *way, _start(task, {name: float(x[0]) for name, x in values.items()}), rng, 0)
     if best.worst < MET:
@@ -154,7 +157,26 @@ def nearby(shop: Shop, case: Case, limit_s: float, grid: Grid, point: np.ndarray
     best, _, _ = _walked(task, best, way, fine_batches(grid.thinned()), rng, 0, [way])
     found = point.copy()
     found[list(free)] = space.encode(values_of(task, best.point[None]))[0][list(free)]
-    return found
+    return found, float(np.exp(best.cost))
+
+
+def polished(shop: Shop, question: Question, grid: Grid, found: Refined) -> Refined:
+    """What a search of one case and owner found with its best chips polished, each at the tightest limit under which it leads.
+
+    Costs of the new chips are known under that limit and under looser ones.
+    """
+    leads: dict[int, tuple[float, tuple[np.ndarray, str]]] = {}
+    for limit_s, way in sorted(zip(question.limits_s, found.ways, strict=False), key=lambda x: -x[0]):
+        if way is not None:
+            leads[way[0]] = limit_s, way[1]
+    points, costs, limits = [found.points], [found.costs], np.asarray(question.limits_s)
+    for i, (limit_s, layout) in leads.items():
+        near = nearby(shop, question.cases[0][0], limit_s * (1.0 - 2 * MARGIN), grid, found.points[i], layout)
+        if near is not None:
+            points.append(near[0][None])
+            costs.append(np.where(limits >= limit_s, near[1], np.inf)[None])
+    more = len(points) - 1
+    return replace(found, points=np.concatenate(points), costs=np.concatenate(costs), chips=found.chips + more)
 
 
 def polish(

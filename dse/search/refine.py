@@ -167,7 +167,7 @@ def refine(
     space, bench = shop.space, _Bench(shop, question, grid, block)
 
     def empty() -> explore.Archive:
-        return explore.Archive.empty(space.dimension, question.cells, [v.size for v in space.variables])
+        return explore.Archive.empty(space.dimension, question.cells, [v.size for v in space.variables], each=True)
 
     archive = empty()
     points = start if len(start) else rng.random((block, space.dimension))

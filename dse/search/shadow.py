@@ -29,6 +29,8 @@ EXTRAS: dict[str, str] = {
 LIMITS = ("tpot", "ttft", "reticle", "interposer", "beachfront", "heat", "power", "memory", "divisibility")
 ACTIVE = 3e-5  # slack below which a limit takes part
 WEIGHT = 1e3  # of the sum of the weights of the cost's gradients being one
+STEP = 1e-6  # of a difference, of the range of a variable
+ROWS = 128  # points at which differences are taken together: those around a bundle of 16 in up to seven variables
 DIRECTIONS = 20  # free variables and extras, filled up: one compiled shape for all families
 WELL = {"xla_backend_optimization_level": 1}  # six times as fast a call, for thousands of them
 FAR = 1e-3  # value over limit below which a limit is out of sight
@@ -204,6 +206,23 @@ def assess(
 def measure(family: str, ranges: Any, points: np.ndarray, extra: np.ndarray, design: Sequence[Any], question: Sequence[Any]) -> np.ndarray:
     """Logarithm of cost, then every slack, at points ``(k, free)``: a tenth of the work of ``assess``."""
     return np.asarray(_plain_scores(_plain_chips(family, ranges, points, extra, *design), *question))
+
+
+def filled(points: np.ndarray) -> np.ndarray:
+    """Points with the last one repeated to a multiple of ``ROWS``: one compiled shape for all families."""
+    return np.concatenate([points, np.repeat(points[-1:], -len(points) % ROWS, axis=0)])
+
+
+def differenced(family: str, ranges: Any, points: np.ndarray, extra: np.ndarray, design: Sequence[Any], question: Sequence[Any]) -> Slopes:
+    """What ``assess`` says, of the free variables alone, by differences of ``measure``: as fast, less exact, and compiled in a tenth of
+    the time."""
+    k, d = points.shape
+    step = np.where(points > 1 / 2, -STEP, STEP)  # into the cube
+    moved = points[None] + step[None] * np.eye(d)[:, None, :]
+    found = measure(family, ranges, filled(np.concatenate([points[None], moved]).reshape(-1, d)), extra, design, question)
+    found = found[: (d + 1) * k].reshape(d + 1, k, -1)
+    slope = np.moveaxis((found[1:] - found[0]) / step.T[:, :, None], 0, -1)
+    return Slopes(log_cost=found[0, :, 0], slack=found[0, :, 1:], log_cost_slope=slope[:, 0], slack_slope=slope[:, 1:])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from dse.equations import layout as cut
 from dse.search.designs import Shop
 from dse.search.layouts import Case, is_mixture, to_layout
-from dse.search.shadow import Slopes, assess, measure
+from dse.search.shadow import Slopes, assess, differenced, filled, measure
 from dse.types import Prices
 
 MARGIN = 1e-8  # relative: polished designs keep this far from their limits, so that an exact evaluation finds them met
@@ -33,6 +33,7 @@ INSIDE = 1e-9  # how far inside they aim
 PENALTY = 30.0  # of a relative violation, in logarithms of cost: above the multipliers seen
 LEAST_TRUST, WIDEST = 1e-7, 0.2  # ends of the trust region
 ENOUGH = 1e-7  # relative gain below which a polish stops
+COARSE = 1e-5  # that below which one with differences does: what a front shows is coarser
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Task:
     extra: np.ndarray  # added to limits and resources
     area_mm2: float  # of silicon, over which further heat is spread
     many: bool = False  # whether so many designs are polished in this case that a longer compilation pays
+    plain: bool = False  # whether differences stand for gradients: compiled in a tenth of the time
     kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # what was given before
 
     @property
@@ -77,13 +79,14 @@ def _kept(task: Task, row: np.ndarray, fmt: str) -> tuple[Any, Any]:
     key = row.tobytes(), fmt, task.area_mm2
     if key not in task.kept:
         given = _given(task, row, fmt)
-        task.kept[key] = jax.device_put(given) if task.many else given
+        task.kept[key] = jax.device_put(given) if task.many or task.plain else given
     return task.kept[key]
 
 
 def _values_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logarithm of cost and the tightest limit at a bundle of points, without gradients."""
-    found = measure(task.shop.family, task.ranges, points, task.extra, *_kept(task, row, fmt))
+    some = filled(points) if task.plain else points
+    found = measure(task.shop.family, task.ranges, some, task.extra, *_kept(task, row, fmt))[: len(points)]
     return found[:, 0], found[:, 1:].min(axis=1)
 
 
@@ -91,7 +94,10 @@ def slopes_at(task: Task, row: np.ndarray, fmt: str, points: np.ndarray) -> Slop
     """Values and gradients of cost and limits at points ``(k, free)`` of the cube."""
     design, question = _kept(task, row, fmt)
     padded = np.concatenate([points, np.repeat(points[-1:], BUNDLE - len(points), axis=0)])
-    found = assess(task.shop.family, task.ranges, padded, task.extra, design, question, task.many)
+    if task.plain:
+        found = differenced(task.shop.family, task.ranges, padded, task.extra, design, question)
+    else:
+        found = assess(task.shop.family, task.ranges, padded, task.extra, design, question, task.many)
     return jax.tree.map(lambda x: x[: len(points)], found)
 
 
@@ -173,7 +179,8 @@ def _along_edges(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np
 
     at, cost, worst, trust = start.point, start.cost, start.worst, TRUST
     best, steps, idle = start, 0, 0
-    while steps < STEPS and trust > LEAST_TRUST and idle < 3:
+    patience, enough = (1, COARSE) if task.plain else (3, ENOUGH)
+    while steps < STEPS and trust > LEAST_TRUST and idle < patience:
         steps += 1
         points = around(at, min(BALL, trust / 4), rng)
         step = _linear_program(slopes_at(task, row, fmt, points), points, at, trust)
@@ -184,7 +191,7 @@ def _along_edges(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np
         costs, low = _values_at(task, row, fmt, trials)
         i = int(np.argmin(merit(costs, low)))
         gain = merit(cost, worst) - merit(costs[i], low[i])
-        idle = idle + 1 if gain < ENOUGH else 0
+        idle = idle + 1 if gain < enough else 0
         if gain <= 0.0:
             trust /= 4
             continue
@@ -213,9 +220,9 @@ def _mended(task: Task, row: np.ndarray, fmt: str, start: Polished, rng: np.rand
         step = _linear_program(slopes_at(task, row, fmt, points), points, at, min(10 * reach + ENOUGH, WIDEST), INSIDE)
         if step is not None:
             trial = np.clip(at + step, 0.0, 1.0)
-            s = slopes_at(task, row, fmt, trial[None])
-            if float(s.slack[0].min()) > found.worst:
-                at, found = trial, Polished(trial, float(s.log_cost[0]), float(s.slack[0].min()), 0)
+            costs, low = _values_at(task, row, fmt, np.repeat(trial[None], BUNDLE, axis=0))
+            if float(low[0]) > found.worst:
+                at, found = trial, Polished(trial, float(costs[0]), float(low[0]), 0)
                 continue
         wider *= WIDER
     return found

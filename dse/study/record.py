@@ -66,7 +66,7 @@ class Search:
     bred: int = 120
     finish: int = 100  # rounds on the headline question alone after the search, on every batch; 0 leaves its quick look out too
     finish_others: int = 25  # rounds on each other case after that
-    polish: bool = False  # whether the headline's best chips are polished with gradients at the end
+    polish: bool = True  # whether the headline's best chips are polished at the end
     certify: int = 0  # boxes cut to prove how near each family's cheapest design of the headline is to the optimum
     warm_start: str = ""  # study or folder of an earlier result, whose designs the search begins with
     simulator: str = ""  # FILE.py:FUNCTION beside the study file, which takes the model's place for times and rates
