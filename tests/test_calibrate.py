@@ -211,6 +211,7 @@ def known_steps(plan, catalog):
     truth = {("kernel_floor", "nvidia-h100-sxm"): 1.3, ("kernel_floor", "nvidia-b200-sxm"): 0.7, ("moe_floor", "all"): 0.4}
     truth |= {("moe_kernels", "all"): 4.0, ("latent_kernels", "all"): 8.0, ("routing_exponent", "all"): 0.85, ("sequence_s", "all"): 4e-6}
     truth |= {("interference", e): v for e, v in (("vllm", 1.1), ("trtllm", 0.8))} | {("host_s", e): 4e-4 for e in ("vllm", "trtllm")}
+    truth |= {("uneven_prompts", e): 1.0 for e in ("vllm", "trtllm")}  # which no run without attention ranks feels
     leaves = [leaf for leaf in plan.system if leaf.what == "tpot_s"]
     steps = []
     for chip in ("nvidia-h100-sxm", "nvidia-b200-sxm"):

@@ -195,7 +195,10 @@ class Problem:
         sd = np.sqrt(np.diag(np.linalg.pinv(jacobian.T @ jacobian))) * scatter
         width = np.clip(np.exp(QUANTILE_90 * sd), self.plan.procedure["floor_spread"], self.plan.procedure["widest_interval"])
         values = self.centre * np.exp(x)
-        return {slot: Constant(float(v), float(v / w), float(v * w)) for slot, v, w in zip(self.slots, values, width, strict=True)}
+        alone = {leaf.name for leaf in self.leaves if leaf.alone}
+        felt = {self.slots[j] for j in np.unique(self.used[self.slope != 0.0])}
+        found = {slot: Constant(float(v), float(v / w), float(v * w)) for slot, v, w in zip(self.slots, values, width, strict=True)}
+        return {slot: c for slot, c in found.items() if slot in felt or slot[0] not in alone}
 
 
 def fit_stage(
@@ -282,7 +285,7 @@ def system_lines(fits: Mapping[str, SystemFit], plan: Plan, catalog: Catalog) ->
             for engine, c in values.items():
                 text = line(path, c, "fit", note_of(fits[leaf.what], leaf, engine), SOURCE)
                 made.setdefault("_engines", {})[f"{engine}.{leaf.name}"] = text.replace(path, f"{engine}.{leaf.name}", 1)
-        if leaf.what in (LATENCY, OFFLINE):  # of old software: no mean takes it up
+        if leaf.alone or leaf.what in (LATENCY, OFFLINE):  # the latter of old software: no mean takes it up
             continue
         latest = [c for who, c in values.items() if leaf.per != "release" or who == base_of(who)]
         mean = pooled([{leaf.name: c} for c in latest])[leaf.name]

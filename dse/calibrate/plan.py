@@ -60,6 +60,7 @@ class SystemLeaf:
     value: float  # SI; the centre of the prior
     sd: float  # of the prior, in the logarithm
     what: str  # latency that it is fitted to, a field of the model's answer
+    alone: bool = False  # only for engines with rows that feel it: no mean takes it up
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def read_plan(folder: Path | None = None) -> Plan:
     leaves = {name: _leaves(name, raw["leaf"], scatter, places) for name in raw["leaf"]}
     fits = [Fit(f["part"], _known(f["leaves"], leaves), tuple(map(tuple, f["rows"])), f.get("name", "")) for f in raw["fit"]]
     system = tuple(
-        SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"]) for s in raw["system"]
+        SystemLeaf(s["leaf"], s["per"], to_si(float(s["prior"]), s.get("unit", "1")), float(s["sd"]), s["fitted_to"], bool(s.get("alone")))
+        for s in raw["system"]
     )
     return Plan(
         raw["procedure"],

@@ -15,7 +15,7 @@ from dse.paths import data_dir
 from dse.validate.rows import Rule
 
 TABLE = "settings.toml"
-VALUES = ("length_share", "wait_steps", "poll_steps", "kv_fill")
+VALUES = ("length_share", "wait_steps", "poll_steps", "kv_fill", "chunk_token")
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class Settings:
     length_share: float = 1.0
     wait_steps: float = 0.0
     poll_steps: float = 0.0
-    kv_fill: float | None = None  # that of the engine where none is stated
+    kv_fill: float | None = None  # that of the engine where none is stated, here and below
+    chunk_token: float | None = None
 
     @property
     def leaves(self) -> dict[str, float]:
         """Those that are leaves of ``types.System``."""
-        fill = {} if self.kv_fill is None else {"kv_fill": self.kv_fill}
-        return {"wait_steps": self.wait_steps, "poll_steps": self.poll_steps, **fill}
+        said = {name: getattr(self, name) for name in VALUES[1:]}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 NONE = Settings()
