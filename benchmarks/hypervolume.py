@@ -66,6 +66,7 @@ class Race:
         self.shop = shop_of(family, study.families[family], catalog)
         self.space, self.limits = self.shop.space, np.array(whole.limits_s)
         self.questions = Questions((case,), whole.limits_s, 0, 0)
+        self.asked = Question(((case, 1.0),), whole.limits_s)
         self.grid = grid_of(study, shard.formats)
         self.catalog = catalog.sha256[:8]
         self.scorer = block_scorer(self.shop, self.questions, self.grid, block)
@@ -74,7 +75,8 @@ class Race:
     def start(self, seconds: float) -> None:
         defaults = {k: np.array([v]) for k, v in self.space.defaults().items()}
         self.scorer(defaults)  # compiles
-        self.refined(self.space.encode(defaults), np.random.default_rng(0), rounds=1)  # likewise
+        found = self.refined(self.space.encode(defaults), np.random.default_rng(0), rounds=1)  # likewise
+        polished(self.shop, self.asked, self.grid, found)
         self.best, self.chips = np.full(len(self.limits), np.inf), 0
         self.leaders = np.zeros((len(self.limits), self.space.dimension))
         self.notes: list[tuple[float, float, int, np.ndarray]] = []  # seconds, hypervolume, chips, least cost under every limit
@@ -99,22 +101,29 @@ class Race:
         return found
 
     def refined(self, points: np.ndarray, rng: np.random.Generator, rounds: int = ROUNDS) -> Refined:
-        (case,) = self.questions.cases
-        asked = Question(((case, 1.0),), self.questions.limits_s)
-        return polished(self.shop, asked, self.grid, refine(self.shop, asked, self.grid, points, rounds, rng, self.block, FRESH))
+        return refine(self.shop, self.asked, self.grid, points, rounds, rng, self.block, FRESH)
 
     def finish(self, seconds: float, rng: np.random.Generator) -> None:
-        """Breed around the leaders on every batch, again and again until the time is over; what comes too late does not count."""
+        """Breed around the leaders on every batch, and polish the best, again and again until the time is over; what comes too late does
+        not count."""
+        done = np.empty((0, self.space.dimension))  # polished, and what came of it
+        self.stop = seconds
         while self.left:
-            points = np.unique(self.leaders[np.isfinite(self.best)], axis=0)
-            found = self.refined(points, rng)
-            if self.note() >= seconds:
-                return
-            self.chips += found.chips
-            costs = found.costs.min(axis=0)
-            better = np.flatnonzero(costs < self.best)
-            self.leaders[better] = found.points[found.costs[:, better].argmin(axis=0)]
-            self.best = np.minimum(self.best, costs)
+            bred = self.refined(np.unique(self.leaders[np.isfinite(self.best)], axis=0), rng)
+            self.take(bred, bred.chips)
+            better = polished(self.shop, self.asked, self.grid, bred, done)
+            done = np.concatenate([done, better.points])
+            self.take(better, better.chips - bred.chips)
+
+    def take(self, found: Refined, chips: int) -> None:
+        """Count what was found as known from now on, if the time is not over."""
+        if self.note() >= self.stop:
+            return
+        self.chips += chips
+        costs = found.costs.min(axis=0)
+        better = np.flatnonzero(costs < self.best)
+        self.leaders[better] = found.points[found.costs[:, better].argmin(axis=0)]
+        self.best = np.minimum(self.best, costs)
 
     def volume(self) -> float:
         return _volume(self.limits, self.best)

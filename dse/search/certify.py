@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import numpy as np
 
+from dse.chips.common import COMMON
 from dse.evaluate import evaluate
 from dse.search.bounds import Problem, bounder
 from dse.search.boxes import NODE, Pool, Roots, halves, kinds_of, leaves, read_trees, roots_of, widths, written
@@ -25,6 +26,8 @@ ROUND = 16384  # boxes halved in a round, at least
 SHARE = 1 / 8  # of those that are open: so that sorting them costs little beside bounding them
 MOST = 131_072
 SAMPLE = 160  # boxes of a round in which every variable is tried, to learn which one to halve
+FADING = 0.9  # of what earlier rounds taught
+SHARED = 1.0  # boxes that what holds for all kinds of roots is worth, for each of them
 TRIES = 4096  # points tried for a better design
 TRY_EACH = 2  # rounds
 EXACT = 64  # designs evaluated exactly in a round
@@ -61,19 +64,39 @@ class Proof:
         return float(1.0 - self.bound / self.optimum.cost) if np.isfinite(self.optimum.cost) else np.inf
 
 
-def _gains(
-    low: np.ndarray, high: np.ndarray, now: np.ndarray, rows: np.ndarray, formats: np.ndarray, bound: Bound, problem: Problem, top: float
-) -> np.ndarray:
-    """What halving along each variable raises the bound by, per relative width: array (d,)."""
-    wide, kinds = widths(low, high, problem), kinds_of(problem)
-    gains = np.zeros(wide.shape[1])
-    floor = np.clip(now, 0.0, top)
-    which, cut = np.nonzero(wide > 0)
-    a, b, c, d = halves(low[which], high[which], cut, kinds)
-    at = np.tile(which, 2)
-    both = np.clip(bound(np.concatenate([a, c]), np.concatenate([b, d]), rows[at], formats[at]), floor[at], top).reshape(2, -1)
-    gains += np.bincount(cut, both.sum(axis=0) - 2 * floor[which], len(gains)) / np.maximum(wide.sum(axis=0), 1e-12)
-    return gains + 1e-3 * gains.max() + 1e-12
+class _Gains:
+    """What halving along each variable raises bounds by, per relative width: learnt round by round, apart for kinds of roots.
+
+    A kind is one combination of a family's own choices (memory, variant, ...), because these decide which variables matter at all: without
+    memory outside, the number of its stacks does not. What all kinds share is worth ``SHARED`` boxes.
+    """
+
+    def __init__(self, problem: Problem, roots: Roots) -> None:
+        common = {v.name for v in COMMON}
+        own = [i for i, v in enumerate(problem.shop.space.variables) if v.kind == "choice" and v.name not in common]
+        self.problem, self.kind = problem, np.unique(roots.low[:, own], axis=0, return_inverse=True)[1].ravel()
+        self.raised, self.width = np.zeros((2, self.kind.max(initial=0) + 1, roots.low.shape[1]))
+
+    def look(
+        self, low: np.ndarray, high: np.ndarray, now: np.ndarray, root: np.ndarray, roots: Roots, bound: Bound, top: float
+    ) -> np.ndarray:
+        """Halve some boxes along every variable; gains by kind and variable: array (kinds, d)."""
+        wide, kinds = widths(low, high, self.problem), kinds_of(self.problem)
+        floor = np.clip(now, 0.0, top)
+        which, cut = np.nonzero(wide > 0)
+        a, b, c, d = halves(low[which], high[which], cut, kinds)
+        at = np.tile(which, 2)
+        parts = np.concatenate([a, c]), np.concatenate([b, d]), roots.rows[root[at]], roots.formats[root[at]]
+        both = np.clip(bound(*parts), floor[at], top).reshape(2, -1)
+        rise = np.zeros_like(wide)
+        rise[which, cut] = both.sum(axis=0) - 2 * floor[which]
+        shared = rise.sum(axis=0) / np.maximum(wide.sum(axis=0), 1e-12)
+        self.raised, self.width = FADING * self.raised, FADING * self.width
+        np.add.at(self.raised, self.kind[root], rise)
+        np.add.at(self.width, self.kind[root], wide)
+        some = SHARED * wide.mean(axis=0)
+        gains = (self.raised + some * shared) / np.maximum(self.width + some, 1e-12)
+        return gains + 1e-3 * gains.max(axis=1, keepdims=True) + 1e-12
 
 
 def with_batch(problem: Problem, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -146,6 +169,7 @@ class _Search:
     roots: Roots
     bound: Bound
     open: Pool  # low, high and the node of each box
+    gains: _Gains
     nodes: Pool  # ``boxes.NODE``; ``cut`` is the variable along which a box was halved (-1: not), ``child`` the node of its lower half
     aside: float = np.inf  # lowest bound of the boxes that need not be halved
 
@@ -173,9 +197,8 @@ class _Search:
         """Replace boxes by their halves along the variable that promises most."""
         roots, root, now = self.roots, self.nodes["root"][node], self.nodes["bound"][node]
         sample = rng.choice(len(node), SAMPLE)
-        at = root[sample]
-        gains = _gains(low[sample], high[sample], now[sample], roots.rows[at], roots.formats[at], self.bound, self.problem, top)
-        cut = np.argmax(gains * widths(low, high, self.problem), axis=1)
+        gains = self.gains.look(low[sample], high[sample], now[sample], root[sample], roots, self.bound, top)
+        cut = np.argmax(gains[self.gains.kind[root]] * widths(low, high, self.problem), axis=1)
         boxes = halves(low, high, cut, kinds_of(self.problem))
         # lower and upper half lie beside each other
         low, high = (np.stack([boxes[i], boxes[i + 2]], axis=1).reshape(2 * len(node), -1) for i in (0, 1))
@@ -214,7 +237,7 @@ def prove(
     start_nodes = {"bound": values[kept], "root": kept, "cut": none, "child": none}
     nodes = Pool(**{k: v.astype(NODE[k]) for k, v in start_nodes.items()})
     empty = roots.low[:0]
-    search = _Search(problem, roots, bound, Pool(low=empty, high=empty, node=kept[:0]), nodes)
+    search = _Search(problem, roots, bound, Pool(low=empty, high=empty, node=kept[:0]), _Gains(problem, roots), nodes)
     search.keep(roots.low[kept], roots.high[kept], np.arange(len(kept)), np.inf)
     best, history = start or Incumbent(), []
     for turn in itertools.count():

@@ -160,10 +160,10 @@ def nearby(
     return found, float(np.exp(best.cost))
 
 
-def polished(shop: Shop, question: Question, grid: Grid, found: Refined) -> Refined:
+def polished(shop: Shop, question: Question, grid: Grid, found: Refined, before: np.ndarray | None = None) -> Refined:
     """What a search of one case and owner found with its best chips polished, each at the tightest limit under which it leads.
 
-    Costs of the new chips are known under that limit and under looser ones.
+    Costs of the new chips are known under that limit and under looser ones. Chips that are among those ``before`` (n, d) are left out.
     """
     leads: dict[int, tuple[float, tuple[np.ndarray, str]]] = {}
     for limit_s, way in sorted(zip(question.limits_s, found.ways, strict=False), key=lambda x: -x[0]):
@@ -171,6 +171,8 @@ def polished(shop: Shop, question: Question, grid: Grid, found: Refined) -> Refi
             leads[way[0]] = limit_s, way[1]
     points, costs, limits = [found.points], [found.costs], np.asarray(question.limits_s)
     for i, (limit_s, layout) in leads.items():
+        if before is not None and len(before) and np.abs(before - found.points[i]).max(axis=1).min() < ENOUGH:
+            continue
         near = nearby(shop, question.cases[0][0], limit_s * (1.0 - 2 * MARGIN), grid, found.points[i], layout)
         if near is not None:
             points.append(near[0][None])
