@@ -178,7 +178,7 @@ def problem_of(chosen: Members, plan: Plan) -> Problem:
     fixed, base, share = _constants(cells)
     slots, fit = slots_of(list(base), cells, plan), chosen[0][0]
     maps = maps_of(slots, list(base), cells)
-    prior = np.array([plan.procedure["loss_scale"] / slot.sd for slot in slots])
+    prior = np.array([plan.procedure["kernel_loss_scale"] / slot.sd for slot in slots])
     equation = samples[0].job.case.equation
     sizes = columns([with_bytes(s.job.case) for s in samples])
     machine = stacked([machine_of(s.job.case, s.job.on) for s in samples])
@@ -227,7 +227,7 @@ def problem_of(chosen: Members, plan: Plan) -> Problem:
 def solve(problem: Problem, weights: np.ndarray, procedure: dict[str, float], start: np.ndarray | None = None) -> np.ndarray:
     """The vector with the least soft-L1 loss, deterministic: Newton steps in a trust region, on the small square matrix of second
     derivatives (those of the loss exact, the curvature of the model left out), not on a row for each measurement."""
-    x0, scale = np.zeros(len(problem.slots)) if start is None else start, procedure["loss_scale"]
+    x0, scale = np.zeros(len(problem.slots)) if start is None else start, procedure["kernel_loss_scale"]
     kept = np.concatenate([weights > 0, np.ones(len(x0), bool)])
     known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -270,7 +270,7 @@ def optimum(
     points = [first, *(procedure["start_sd"] * rng.standard_normal(len(problem.slots)) for _ in range(starts - 1))]
     rows = np.ones(len(problem.samples)) if weights is None else weights
     found = [solve(problem, rows, procedure, p) for p in points]
-    return min(found, key=lambda x: _loss(problem, x, rows, procedure["loss_scale"]))
+    return min(found, key=lambda x: _loss(problem, x, rows, procedure["kernel_loss_scale"]))
 
 
 def _intervals(problem: Problem, x: np.ndarray, plan: Plan) -> list[dict[str, Constant]]:
