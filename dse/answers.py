@@ -16,7 +16,7 @@ from dse.catalog import Catalog
 from dse.evaluate import as_floats
 from dse.questions import Winner, built_winners, grid_of, is_narrow, questions_of, shop_of
 from dse.search.designs import build_block
-from dse.search.layouts import Case
+from dse.search.grid import Case
 from dse.search.shards import points_of
 from dse.study import Study
 from dse.study.analyses import named

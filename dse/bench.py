@@ -25,9 +25,11 @@ from dse.catalog import Catalog, load_catalog
 from dse.equations import layout as cut
 from dse.evaluate import as_floats
 from dse.questions import shop_of
+from dse.search.deck import Memo, single
 from dse.search.designs import build_block, column
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
 from dse.search.kernel import SLICE, compiled, kernel_of, priced
-from dse.search.layouts import Case, Grid, Memo, is_mixture, layout_table, screen, single, to_layout
+from dse.search.layouts import screen
 from dse.types import Chip
 
 MODELS = ("llama-3-70b", "deepseek-r1")

@@ -19,7 +19,7 @@ from dse.search.certify import TIGHT, Incumbent, check, exact, prove
 from dse.search.designs import build_block
 from dse.search.finalists import Finalist, fine_batches, place
 from dse.search.finish import polish
-from dse.search.layouts import Grid
+from dse.search.grid import Grid
 from dse.search.refine import Question, refine
 from dse.search.shadow import EXTRAS
 from dse.study import Study, read_study

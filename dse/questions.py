@@ -20,7 +20,8 @@ from dse.results import Design
 from dse.search import explore
 from dse.search.designs import Questions, Shop, build_block, pad, tables
 from dse.search.finalists import BLOCK
-from dse.search.layouts import Case, Grid, native_formats, why_nothing_fits
+from dse.search.grid import Case, Grid
+from dse.search.layouts import native_formats, why_nothing_fits
 from dse.search.shards import points_of
 from dse.space import space_of
 from dse.study import Study

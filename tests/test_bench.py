@@ -14,9 +14,11 @@ from dse.catalog import load_catalog
 from dse.chips import FAMILIES
 from dse.evaluate import as_floats
 from dse.questions import shop_of
+from dse.search.deck import Memo
 from dse.search.designs import alike, build_block, column
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
 from dse.search.kernel import priced
-from dse.search.layouts import Case, Grid, Memo, is_mixture, layout_table, screen, to_layout
+from dse.search.layouts import screen
 from dse.search.rewrite import staged
 
 N = 24

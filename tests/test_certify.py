@@ -14,7 +14,7 @@ from dse.errors import InputError
 from dse.search.bounds import Problem, bounder
 from dse.search.boxes import halves, kinds_of, leaves, roots_of
 from dse.search.certify import check, exact, prove, roots_least, with_batch
-from dse.search.layouts import layout_table
+from dse.search.grid import layout_table
 from dse.study import parse_study, read_study
 
 STUDY, LIMIT_S = "gpu_vs_sram_vs_asic", 0.02

@@ -13,12 +13,15 @@ from dse.equations import layout as cut
 from dse.errors import InfeasibleError, InputError
 from dse.evaluate import as_floats
 from dse.search import layouts as L
+from dse.search.deck import WIDTHS
+from dse.search.grid import Case, Grid, is_mixture, layout_table
+from dse.search.kernel import SLICE
 from dse.types import Deployment, Layout, Workload
 
 CHIPS = ("nvidia-h100-sxm", "amd-mi300x", "groq-lpu-v1", "nvidia-b200-sxm")
 FORMATS = ("bf16", "fp8")
-DENSE = L.Grid(tp=(1, 4, 8), pp=(1, 2), batches=(1, 16, 200), formats=FORMATS, max_chips=16)
-MIXTURE = L.Grid(tp=(1, 8), dp=(1, 4), pp=(1, 3), batches=(2, 64), formats=FORMATS, max_chips=64)
+DENSE = Grid(tp=(1, 4, 8), pp=(1, 2), batches=(1, 16, 200), formats=FORMATS, max_chips=16)
+MIXTURE = Grid(tp=(1, 8), dp=(1, 4), pp=(1, 3), batches=(2, 64), formats=FORMATS, max_chips=64)
 LIMITS = (0.1, 0.02, 0.006, 1e-6)
 OWNERS = ("owner-2026", "street-2026")
 SINGLE = 1e-3  # the screening in single precision against the model in double precision
@@ -37,13 +40,13 @@ def block(cat):
 def case_of(cat, model, isl=1024, osl=512, ttft=1.0):
     prices = tuple(as_floats(cat.prices[p]) for p in OWNERS)
     workload = as_floats(Workload(input_tokens=isl, output_tokens=osl))
-    return L.Case(model, "", as_floats(cat.models[model]), workload, ttft, prices)
+    return Case(model, "", as_floats(cat.models[model]), workload, ttft, prices)
 
 
 def one_by_one(cat, case, grid, chip, prices, allowed=FORMATS):
     """Cost, time per token and row of every layout that keeps the limits but that on the time per token: plain scalar evaluations."""
     found = []
-    for row, (f, fmt) in product(L.layout_table(case.model, grid), enumerate(grid.formats)):
+    for row, (f, fmt) in product(layout_table(case.model, grid), enumerate(grid.formats)):
         if fmt not in allowed:
             continue
         tp, pp, dp, ep, batch = (float(x) for x in row)
@@ -59,7 +62,7 @@ def screened(request, cat, block):
     """A case with its grid, its table, and what the screening says."""
     model, grid = request.param
     case = case_of(cat, model)
-    table = L.layout_table(case.model, grid)
+    table = layout_table(case.model, grid)
     return case, grid, table, L.screen(block, case, grid, table, LIMITS)
 
 
@@ -114,8 +117,8 @@ def test_a_chip_takes_only_the_formats_that_are_permitted_to_it(screened, block)
 def test_every_call_is_one_slice_whatever_the_length_of_the_table(cat, block, monkeypatch):
     case = case_of(cat, "llama-3-8b")
     grid = replace(DENSE, batches=tuple(range(1, 230)), max_chips=1e6)
-    table = L.layout_table(case.model, grid)
-    assert len(table) > L.SLICE
+    table = layout_table(case.model, grid)
+    assert len(table) > SLICE
     sizes, inner = [], L.reduced
 
     def spy(tpot, costs, limits):
@@ -126,13 +129,13 @@ def test_every_call_is_one_slice_whatever_the_length_of_the_table(cat, block, mo
     whole, count = L.screen(block, case, grid, table, LIMITS)
     assert len(sizes) >= 2 * 2
     ((shape,),) = {frozenset(shapes) for shapes in sizes}
-    assert shape[0] == len(CHIPS) and shape[1] <= max(L.WIDTHS)
+    assert shape[0] == len(CHIPS) and shape[1] <= max(WIDTHS)
     assert count <= len(CHIPS) * len(FORMATS) * len(table)
     order = np.random.default_rng(1).permutation(len(table))
     mixed, same = L.screen(block, case, grid, table[order], LIMITS)
     assert same == count
     np.testing.assert_array_equal(mixed.cost, whole.cost)  # neither the order nor the cuts between slices matter
-    coarse = L.layout_table(case.model, DENSE)
+    coarse = layout_table(case.model, DENSE)
     rows = {tuple(r) for r in table}
     assert all(tuple(r) in rows for r in coarse)
     part, _ = L.screen(block, case, DENSE, coarse, LIMITS)
@@ -144,8 +147,8 @@ def test_every_call_is_one_slice_whatever_the_length_of_the_table(cat, block, mo
 
 @pytest.mark.parametrize("model", ["llama-3-70b", "deepseek-r1"])
 def test_the_table_holds_layouts_that_can_exist(cat, model):
-    llm, grid = cat.models[model], replace(L.Grid(), max_chips=300)
-    table = L.layout_table(llm, grid)
+    llm, grid = cat.models[model], replace(Grid(), max_chips=300)
+    table = layout_table(llm, grid)
     tp, pp, dp, ep, batch = table.T
     depth = float(cut.layers(llm))
     assert len({tuple(r) for r in table}) == len(table)
@@ -154,14 +157,14 @@ def test_the_table_holds_layouts_that_can_exist(cat, model):
     assert {float(np.ceil(depth / k)) for k in (1, 2, 3)} <= set(pp)
     assert (batch >= dp).all()
     assert set(batch) <= set(grid.batches)
-    if L.is_mixture(llm):
+    if is_mixture(llm):
         assert ((ep == 1) | (ep == tp * dp)).all()
         assert (ep > 1).any()
         assert ep.max() <= 256
     else:
         assert (dp == 1).all()
         assert (ep == 1).all()
-    thin = {tuple(r) for r in L.layout_table(llm, grid.thinned())}
+    thin = {tuple(r) for r in layout_table(llm, grid.thinned())}
     assert thin < {tuple(r) for r in table}
 
 

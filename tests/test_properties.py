@@ -19,7 +19,8 @@ from dse.chips import FAMILIES
 from dse.evaluate import as_floats, evaluate
 from dse.questions import shop_of
 from dse.search.designs import build_block, column
-from dse.search.layouts import Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.layouts import screen
 from dse.space import take
 from dse.types import Deployment, Layout, MemoryParts, Workload, named_format
 

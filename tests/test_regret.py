@@ -112,7 +112,7 @@ def test_a_mix_is_a_cell_of_the_search():
 
     import dse
     from dse.search.designs import column, tables
-    from dse.search.layouts import Grid
+    from dse.search.grid import Grid
 
     cat = dse.load_catalog()
     plain = parse_study(STUDY.format(more=""), Path("t.toml"), catalog=cat)

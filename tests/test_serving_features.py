@@ -20,7 +20,8 @@ from dse.errors import InputError
 from dse.evaluate import as_floats, machine, prefill_step
 from dse.questions import questions_of
 from dse.results import of_stated_worth
-from dse.search.layouts import Grid, best_layouts
+from dse.search.grid import Grid
+from dse.search.layouts import best_layouts
 from dse.study import parse_study, read_study
 from dse.types import Arrivals, Layout, Moe, Workload
 from tests.des import Engine, lognormal, simulate

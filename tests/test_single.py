@@ -15,7 +15,8 @@ from dse.catalog import load_catalog
 from dse.evaluate import evaluate
 from dse.questions import grid_of, questions_of, shards_of, shop_of
 from dse.search.designs import alike, build_block, column
-from dse.search.layouts import is_mixture, layout_table, screen, to_layout
+from dse.search.grid import is_mixture, layout_table, to_layout
+from dse.search.layouts import screen
 from dse.search.refine import Question, refine
 from dse.study import read_study
 from dse.types import Deployment, named_format

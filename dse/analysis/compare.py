@@ -24,7 +24,9 @@ from dse.chips import FAMILIES
 from dse.chips.common import NODES
 from dse.equations import layout as cut
 from dse.evaluate import as_floats, money, performance, total_cost, worst_slack
-from dse.search.layouts import F32_TOLERANCE, MARGIN, Case, Grid, is_mixture, layout_table, single, to_layout
+from dse.search.deck import MARGIN, single
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.kernel import F32_TOLERANCE
 from dse.space import Space
 from dse.types import Chip, FamilyConstants, Layout, PerKernel, Prices, Process, Slacks, named_format
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from dse.search import explore
+from dse.search.deck import Memo
 from dse.search.designs import Shop, build_block, column, pad
-from dse.search.layouts import Case, Grid, Memo, layout_table, screen
+from dse.search.grid import Case, Grid, layout_table
+from dse.search.layouts import screen
 from dse.search.optuna_study import seed_of
 from dse.search.shards import canonical
 

@@ -18,7 +18,8 @@ from dse.catalog import Catalog
 from dse.evaluate import as_floats
 from dse.search.designs import Shop, build_block, column, pad
 from dse.search.finish import Finished, bundle, polish
-from dse.search.layouts import Case, Grid, layout_table, screen
+from dse.search.grid import Case, Grid, layout_table
+from dse.search.layouts import screen
 from dse.search.shadow import weights
 from dse.search.shards import canonical, points_of
 from dse.search.solvers import free_of

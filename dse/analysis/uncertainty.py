@@ -19,7 +19,7 @@ from dse.analysis import compare
 from dse.analysis.compare import EXISTING, Competitor, Question, competitors_of, costs_of, leading
 from dse.analysis.inputs import Factor, Sampler, factors_of
 from dse.catalog import Catalog
-from dse.search.layouts import Case
+from dse.search.grid import Case
 from dse.space import Space
 from dse.study import Study
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dse.evaluate import Metrics
 from dse.search.finalists import ROUNDING, Finalist, best_of, exact, together
-from dse.search.layouts import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
 from dse.types import Chip, Deployment, named_format
 
 HYPOTHETICAL, EXISTING = "hypothetical", "existing"

@@ -26,8 +26,8 @@ from dse.equations.serving import BUSIEST
 from dse.evaluate import Performance, as_floats, money, performance, total_cost
 from dse.formats import computed_in
 from dse.search.designs import Shop
+from dse.search.grid import Case, Grid, is_mixture, to_layout
 from dse.search.intervals import Interval, enclose, is_interval, kept_whole
-from dse.search.layouts import Case, Grid, is_mixture, to_layout
 from dse.types import SLACK_TOLERANCE, Chip, Number, Slacks, Store, named_format
 
 SLACK = 1e-9  # relative, of every bound and limit: far more than what rounding adds up to

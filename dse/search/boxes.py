@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dse.search.bounds import Problem
-from dse.search.layouts import layout_table
+from dse.search.grid import layout_table
 from dse.space import Variable
 
 LONGEST = 40_000  # characters of trees that a certificate keeps; a check of others cuts the domain anew

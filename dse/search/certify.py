@@ -19,7 +19,7 @@ from dse.evaluate import evaluate
 from dse.search.bounds import Problem, bounder
 from dse.search.boxes import NODE, Pool, Roots, halves, kinds_of, leaves, read_trees, roots_of, widths, written
 from dse.search.designs import build_block
-from dse.search.layouts import is_mixture, to_layout
+from dse.search.grid import is_mixture, to_layout
 from dse.types import Deployment, named_format
 
 ROUND = 16384  # boxes halved in a round, at least

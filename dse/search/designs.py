@@ -14,7 +14,9 @@ import numpy as np
 from dse._jax import quickly
 from dse.chips import FAMILIES
 from dse.chips.common import Built
-from dse.search.layouts import Case, Grid, Memo, layout_table, screen
+from dse.search.deck import Memo
+from dse.search.grid import Case, Grid, layout_table
+from dse.search.layouts import screen
 from dse.search.shards import Scores
 from dse.space import Space, take
 from dse.types import Chip, FamilyConstants, Process, Slacks, Technology

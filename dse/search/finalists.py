@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from dse.evaluate import Metrics, evaluate
-from dse.search.layouts import Best, Case, Grid, Memo, is_mixture, layout_table, screen, to_layout
+from dse.search.deck import Memo
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.layouts import Best, screen
 from dse.types import Chip, Deployment, Prices, named_format
 
 BLOCK = 32  # chips screened together: the shape of a usual round of the search, so that nothing is compiled anew

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dse.evaluate import Metrics, as_floats, evaluate
+from dse.search.deck import MARGIN
 from dse.search.designs import Shop, build_block, column
 from dse.search.finalists import FINE_REACH, FINE_STEP, fine_batches
-from dse.search.layouts import MARGIN, Case, Grid, is_mixture, layout_table, screen, to_layout
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.layouts import screen
 from dse.search.refine import Question, Refined
 from dse.search.shadow import EXTRAS, Slopes, shadow_prices
 from dse.search.solvers import BALL, CYCLES, ENOUGH, MET, Polished, Task, around, free_of, polish_in, slopes_at, values_of

@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dse.search import explore
+from dse.search.deck import Memo
 from dse.search.designs import Builder, Questions, Shop
 from dse.search.finalists import fine_batches, nearest
+from dse.search.grid import Case, Grid, layout_table
 from dse.search.kernel import SLICE
-from dse.search.layouts import Case, Grid, Memo, layout_table, screen
+from dse.search.layouts import screen
 from dse.search.mend import mended
 from dse.search.shards import canonical
 

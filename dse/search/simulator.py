@@ -20,7 +20,7 @@ from dse.errors import DseError, InputError
 from dse.evaluate import Metrics
 from dse.search.designs import Questions, Shop, build_block, pad, tables
 from dse.search.finalists import Finalist, Placed, best_of, exact, together
-from dse.search.layouts import Case, Grid, is_mixture, layout_table, to_layout
+from dse.search.grid import Case, Grid, is_mixture, layout_table, to_layout
 from dse.search.shards import Scores
 from dse.types import Chip, Deployment, Slacks, named_format
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dse.equations import layout as cut
 from dse.search.designs import Shop
-from dse.search.layouts import Case, is_mixture, to_layout
+from dse.search.grid import Case, is_mixture, to_layout
 from dse.search.shadow import Slopes, assess, differenced, filled, measure
 from dse.types import Prices
 

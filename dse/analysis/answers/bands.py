@@ -23,7 +23,7 @@ from dse.analysis.many import filled, measured
 from dse.analysis.units import EXISTING, Units
 from dse.catalog import Catalog
 from dse.evaluate import Metrics, as_floats
-from dse.search.layouts import layout_table
+from dse.search.grid import layout_table
 from dse.types import Chip, Prices
 
 SAMPLES = compare.SAMPLES  # one compiled shape

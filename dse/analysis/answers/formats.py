@@ -12,7 +12,7 @@ from dse.analysis.answers.bands import banded, draws_of
 from dse.analysis.answers.ground import Ground, Kind, table
 from dse.analysis.units import units_of
 from dse.search.finalists import Finalist, best_of, together
-from dse.search.layouts import layout_table
+from dse.search.grid import layout_table
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,7 +12,7 @@ import numpy as np
 from dse.analysis.niches import Niche
 from dse.analysis.units import EXISTING, Known, Units, units_of, with_prices
 from dse.catalog import Catalog
-from dse.search.layouts import Case, Grid
+from dse.search.grid import Case, Grid
 from dse.space import Space
 from dse.study import Analysis, Study
 from dse.types import Chip, Prices, Workload

@@ -10,7 +10,8 @@ import numpy as np
 
 from dse.catalog import Catalog
 from dse.evaluate import as_floats, stack
-from dse.search.layouts import Case, Grid, layout_table, screen
+from dse.search.grid import Case, Grid, layout_table
+from dse.search.layouts import screen
 from dse.study import Study
 from dse.types import Chip, Prices
 

@@ -11,7 +11,8 @@ from dse.analysis.claims.silicon import built
 from dse.analysis.claims.verdict import Finding
 from dse.evaluate import as_floats
 from dse.glossary import label
-from dse.search.layouts import Grid, best_layouts
+from dse.search.grid import Grid
+from dse.search.layouts import best_layouts
 from dse.study.claims import ClaimRow
 from dse.types import SLACK_TOLERANCE
 
