@@ -8,17 +8,18 @@ import json
 import math
 import shutil
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dse.calibrate import calibrate, calibrate_new, check, cross_validate, fit_all, read_plan, samples_of, write_newcomers
+from dse.calibrate import calibrate, calibrate_new, check, cross_validate, fit_all, joints, read_plan, samples_of, write_newcomers
 from dse.calibrate.cross import constants_by_chip, constants_by_kind, left_out, order_of_chips
 from dse.calibrate.effects import Cell, cell_of, centre_row, maps_of, slots_of, unseen_row
 from dse.calibrate.engine import LEFT_OUT, Step, SystemFit, fit_stage, owners, predicted, system_lines
 from dse.calibrate.files import differences, key_of, rewrite, tables, unit_of
-from dse.calibrate.fit import Fitted, Residual, Sample
+from dse.calibrate.fit import Fitted, Residual, Sample, free_of
 from dse.calibrate.plan import Fit, Leaf
 from dse.catalog import load_catalog
 from dse.catalog.kernels import build_kernels
@@ -295,12 +296,34 @@ def test_formats_and_chips_share_effects(plan):
     cells = [cell(part, chip, some, *effects) for part in ("gemm.bf16", "gemm.fp8") for chip in chips]
     slots = slots_of(["floor_s"], cells, some)
     reach = {frozenset(cells[i].chip for i in slot.cells): slot.sd for slot in slots}
-    assert len(slots) == 2 + 1 + 3  # two centres; Blackwell; three chips, of which H100 is its generation
-    assert reach[frozenset(["nvidia-h100"])] == pytest.approx(0.5)  # sqrt(0.3^2 + 0.4^2)
+    assert len(slots) == 2 + 2 + 2  # two centres; Hopper, Blackwell; the two chips of Blackwell
+    assert reach[frozenset(["nvidia-h100"])] == 0.3 and reach[frozenset(["nvidia-b200"])] == 0.4
     assert reach[frozenset(["nvidia-b200", "nvidia-gb200"])] == 0.3
     matrix = maps_of(slots, ["floor_s"], cells)["floor_s"]
     assert np.linalg.matrix_rank(matrix) == 2 + 2  # both formats at one chip, and how two chips differ from it
     assert np.array_equal(matrix.sum(axis=1), [2, 3, 3, 2, 3, 3])
+
+
+def test_a_chip_that_a_user_adds_has_offsets_of_its_own(plan):
+    """Also where no other chip of its generation has rows; a shipped chip alone in its generation has none beside those of that."""
+    some = dataclasses.replace(plan, scatter={"kind@chip": 0.3})
+    for new in (frozenset(), frozenset(["nvidia-h100"])):
+        own = dataclasses.replace(some, new=new)
+        cells = [cell("gemm.bf16", f"nvidia-{chip}", own, "kind@all", "kind@chip") for chip in ("h100", "b200", "gb200")]
+        reach = [sorted(cells[i].chip for i in slot.cells) for slot in slots_of(["floor_s"], cells, own)]
+        assert (["nvidia-h100"] in reach) == bool(new) and ["nvidia-b200"] in reach and ["nvidia-gb200"] in reach
+
+
+def test_no_chip_has_more_than_thirty_constants_of_its_own(plan, catalog):
+    """Numbers that the rows of one chip alone move: of its operators, and of its system where it has serving runs."""
+    samples = samples_of(data_dir("hw_catalog") / "measurements", catalog, plan)
+    own = Counter(next(iter(chips)) for kind in joints(samples, plan) for chips in free_of(kind, plan) if len(chips) == 1)
+    per_chip = [leaf.name for leaf in plan.system if leaf.per == "chip"]
+    for file in own:
+        values = catalog.records["constants"][file].values if file in catalog.records["constants"] else {}
+        own[file] += sum(values[f"system.{name}"].kind == "fit" for name in per_chip if values)
+    assert set(own) >= set(plan.pools["hbm_gpu"]) and max(own.values()) <= 30, own
+    assert own["nvidia-a100"] >= 10  # it alone was measured with some kernels: a count that finds none counts nothing
 
 
 def test_an_effect_of_one_group_or_generation_moves_no_other_chip(plan):

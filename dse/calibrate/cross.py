@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,9 @@ def left_out(results: Sequence[Fitted]) -> dict[str, dict[str, float]]:
 def few_rows(chosen: Members, plan: Plan, enough: int = ENOUGH, only: Sequence[str] = ()) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """Median error of each fit's path and chip (or of some chips) against how many rows of each of the chip's fits were fitted.
 
-    A chip counts where another of its group runs the same implementation.
+    A chip counts where another of its group runs the same implementation. Every chip has offsets of its own here, as a new one would.
     """
-    problem = problem_of(chosen, plan)
+    problem = problem_of(chosen, replace(plan, new=frozenset(plan.chips)))
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for chip in problem.chips:
         told = {}

@@ -2,7 +2,8 @@
 
 In the logarithm (or logit) a constant is a sum of effects. An effect is written ``of@by``: *of* the operators it holds for (``kind``: all
 formats and implementations that are fitted together; ``format``; ``fit``: one implementation in one format) and *by* which chips it
-differs (``all``: none; ``group``; ``generation``; ``chip``), or which group or generation alone has it (by its name: one number for that
+differs (``all``: none; ``group``; ``generation``; ``chip``: as an offset of chips of one generation from each other, and of one that a
+user adds, not of a chip that is alone in its generation), or which group or generation alone has it (by its name: one number for that
 one, none for other chips). The first effect of a leaf is its centre, with the leaf's own prior; the
 others scatter about zero, so that a chip without rows takes the centre and what is known of its group and generation.
 """
@@ -30,6 +31,7 @@ class Cell:
     generation: str
     leaves: tuple[Leaf, ...]
     cache_byte: float = 0.0  # last-level cache of the chip
+    new: bool = False  # whether it is a chip that a user adds
 
     @property
     def kernel(self) -> Key:
@@ -45,7 +47,7 @@ class Cell:
         return leaf.base + (float(np.log(max(self.cache_byte, 1.0))) if leaf.of_cache else 0.0)
 
     def key(self, effect: str) -> Key | None:
-        """What cells share the number of an effect: those with the same key; none where another group or generation alone has it."""
+        """What cells share the number of an effect: those with the same key; none where it does not hold."""
         of, by = effect.split("@")
         where = {"all": "", "group": self.group, "generation": self.generation, "chip": self.chip}.get(by, by)
         if where == by and by not in (self.group, self.generation):
@@ -64,12 +66,16 @@ class Slot:
 
 def cell_of(fit: Fit, kernel: int, chip: str, plan: Plan, cache_byte: float = 0.0) -> Cell:
     """The cell of a fit on a chip that ran its ``kernel``-th set of implementations."""
-    return Cell(fit.part, fit.rows[kernel], chip, plan.group_of(chip), plan.generations.get(chip, chip), fit.leaves, cache_byte)
+    generation, new = plan.generations.get(chip, chip), chip in plan.new
+    return Cell(fit.part, fit.rows[kernel], chip, plan.group_of(chip), generation, fit.leaves, cache_byte, new)
 
 
 def slots_of(names: Sequence[str], cells: Sequence[Cell], plan: Plan) -> list[Slot]:
     """The free numbers of the leaves; effects that move the same cells are one number, with both variances."""
     found: dict[tuple[str, frozenset[int]], float] = {}
+    chips_of: dict[str, set[str]] = {}
+    for cell in cells:
+        chips_of.setdefault(cell.generation, set()).add(cell.chip)
     for name in names:
         shared: dict[Key, list[int]] = {}
         sd: dict[Key, float] = {}
@@ -77,11 +83,13 @@ def slots_of(names: Sequence[str], cells: Sequence[Cell], plan: Plan) -> list[Sl
             leaf = cell.free(name)
             for place, effect in enumerate(leaf.effects if leaf else ()):
                 own = cell.key(effect)
-                if own is None:
+                alone = place and effect.endswith("@chip") and len(chips_of[cell.generation]) == 1 and not cell.new
+                if own is None or alone:
                     continue
                 key = (effect, *own)
                 shared.setdefault(key, []).append(i)
-                sd[key] = leaf.spread * plan.scatter[effect] if place and leaf else leaf.sd if leaf else 0.0
+                wide = leaf.spread * plan.scatter[effect] if place and leaf else leaf.sd if leaf else 0.0
+                sd[key] = min(sd.get(key, wide), wide)
         for key, members in shared.items():
             slot = (name, frozenset(members))
             found[slot] = float(np.hypot(found.get(slot, 0.0), sd[key]))

@@ -172,6 +172,12 @@ def _constants(cells: Sequence[Cell]) -> tuple[dict[str, np.ndarray], dict[str, 
     return fixed, base, {name: any(leaf.share for leaf in leaves) for name, leaves in some.items()}
 
 
+def free_of(chosen: Members, plan: Plan) -> list[frozenset[str]]:
+    """The chips that each free number of the fits of one kind moves, without fitting."""
+    cells, *_ = _gathered(chosen, plan)
+    return [frozenset(cells[i].chip for i in slot.cells) for slot in slots_of(list(_constants(cells)[1]), cells, plan)]
+
+
 def problem_of(chosen: Members, plan: Plan) -> Problem:
     """The least-squares problem of the fits of one kind over their rows."""
     cells, samples, index, place = _gathered(chosen, plan)

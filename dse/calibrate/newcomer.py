@@ -52,14 +52,14 @@ def _group(plan: Plan, donor: str) -> str:
 
 
 def with_newcomers(plan: Plan, found: Sequence[Newcomer]) -> Plan:
-    """The plan with new chips among those of their group."""
+    """The plan with new chips among those of their group, each with offsets of its own."""
     groups = {name: list(members) for name, members in plan.groups.items()}
     chips, generations = dict(plan.chips), dict(plan.generations)
     for new in found:
         groups[_group(plan, new.on.constants.id)].append(new.file)
         chips[new.file] = new.on.id
         generations[new.file] = plan.generations.get(new.on.constants.id, new.file)
-    return replace(plan, groups=groups, chips=chips, generations=generations)
+    return replace(plan, groups=groups, chips=chips, generations=generations, new=frozenset(new.file for new in found))
 
 
 def curves(chosen: Sequence[Members], plan: Plan, files: Sequence[str]) -> dict[str, dict[str, Curve]]:

@@ -80,6 +80,7 @@ class Plan:
     engine_files: list[str]  # constants files that take the mean over engines
     recent: dict[str, list[str]]  # members of a pool whose kernels a later chip will run
     alike: dict[str, str]  # constants file that takes the system constants of another chip's
+    new: frozenset[str] = frozenset()  # constants files of chips that a user adds: each has offsets of its own
 
     def kind_of(self, fit: Fit) -> str:
         """The kind of operator with which a fit is made in one go; its own path if it is fitted alone."""
