@@ -343,7 +343,7 @@ def test_a_chip_without_rows_takes_the_centre_or_its_peers(plan):
         seen = np.unique(matrix[:3].nonzero()[1])
         got = unseen_row("floor_s", matrix, 3, cells, chips[:3])
         if effects[0] == "fit@all":
-            assert np.array_equal(got[seen], [1, 0, 0, 0])  # the centre alone: its own offset rests at zero
+            assert len(seen) == 3 and np.array_equal(got[seen], [1, 0, 0])  # the centre alone: those of the two of Blackwell rest
         else:
             assert np.array_equal(got, matrix[1:3].mean(axis=0))  # the mean over its group
 
