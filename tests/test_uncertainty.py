@@ -204,7 +204,7 @@ def groups_of(factors):
 def test_sobol_indices_agree_with_brute_force(outputs, factors, output):
     """First-order indices against variances of conditional means by a double loop over plain random samples."""
     groups = groups_of(factors)
-    found = {s.group: s for s in U.indices(outputs, len(factors), groups, 2048, 1)[output]}
+    found = {s.group: s for s in U.indices(outputs, len(factors), groups, 4096, 1)[output]}
     rng = np.random.default_rng(5)
     outer, inner = 256, 64
     for name in ("owner", "sram"):
