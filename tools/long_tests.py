@@ -49,7 +49,7 @@ def outcomes(path: Path) -> list[Outcome]:
 
 def table(found: list[Outcome]) -> list[str]:
     """One line a test function: its cases together."""
-    lines = ["| file | what it shows | cases | passed | minutes, one core |", "|---|---|---|---|---|"]
+    lines = ["| file | what it shows | cases | passed | minutes |", "|---|---|---|---|---|"]
     for file, test in dict.fromkeys((o.file, o.test) for o in found):
         same = [o for o in found if (o.file, o.test) == (file, test)]
         cases = [o.case for o in same if o.case]
@@ -68,7 +68,7 @@ def page(found: list[Outcome], when: str) -> str:
         "# Tests that take minutes",
         "",
         f"`make long` on {when}: {sum(o.result == 'passed' for o in found)} of {len(found)} passed, "
-        f"{sum(o.seconds for o in found) / MINUTE_S:.0f} minutes of one core.",
+        f"{sum(o.seconds for o in found) / MINUTE_S:.0f} minutes, summed over tests.",
         "",
         f"dse {dse.__version__}, catalogue {dse.load_catalog().sha256[:8]}, Python {platform.python_version()}, {versions}; "
         f"{platform.machine()}, {os.cpu_count()} cores.",
