@@ -242,9 +242,8 @@ def all_reduce(row: Row) -> Case:
     n = number(row, "n_chips")
     inside = min(n, number(row, "devices_per_node", n))
     variant = collective_variant(row)
-    sharing = (
-        max(inside / 2, 1.0) if variant == "eager" else 1.0
-    )  # one network card a profiled server, half of it for a flow: from the times
+    # a profiled server has one network card, and a flow fills half of it: inferred from the times
+    sharing = max(inside / 2, 1.0) if variant == "eager" else 1.0
     sizes = {"n": n, "inside": inside, "size": number(row, "msg_bytes"), "sharing": sharing}
     return Case("all_reduce", "all_reduce", "bf16", sizes, variant=variant)
 
